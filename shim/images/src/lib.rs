@@ -1,0 +1,3 @@
+//! Image engines: the contract, the embedded store, and what engines share.
+
+pub mod engine;

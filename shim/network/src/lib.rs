@@ -1,0 +1,3 @@
+//! Pod networks: the contract, the built-in bridge, host and none.
+
+pub mod driver;
