@@ -306,7 +306,7 @@ pub fn pivot_to_cwd() -> io::Result<()> {
 
 /// The magic number of the file system that a descriptor is on.
 pub fn filesystem_magic(fd: impl AsFd) -> io::Result<i64> {
-    Ok(i64::from(rustix::fs::fstatfs(fd.as_fd())?.f_type))
+    Ok(rustix::fs::fstatfs(fd.as_fd())?.f_type)
 }
 
 /// Whether a descriptor is on a procfs.
