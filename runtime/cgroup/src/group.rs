@@ -1,0 +1,326 @@
+//! One cgroup: made, limited, killed, removed.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal};
+
+use crate::devices;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::limits::{Limits, Setting};
+use crate::stats::{self, Stats};
+
+/// Rounds of killing what appeared since the last one.
+const KILL_TRIES: u32 = 200;
+/// A killed process leaves its group when it has ended, which takes a moment.
+const REMOVE_TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A group in one hierarchy or several. It need not exist (any more): then it has no
+/// processes, and removing it does nothing.
+#[derive(Debug)]
+pub struct Cgroup {
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    V1 {
+        /// Controllers and directory in each joined hierarchy; the first decides
+        /// which processes belong to the group.
+        dirs: Vec<(Vec<String>, PathBuf)>,
+        /// Hierarchies in which the group is its parent's.
+        shared: Vec<PathBuf>,
+    },
+    V2 {
+        root: PathBuf,
+        relative: String,
+    },
+}
+
+impl Cgroup {
+    pub(crate) fn v1(dirs: Vec<(Vec<String>, PathBuf)>) -> Self {
+        Self { kind: Kind::V1 { dirs, shared: Vec::new() } }
+    }
+
+    pub(crate) fn v2(root: PathBuf, relative: &str) -> Self {
+        Self { kind: Kind::V2 { root, relative: relative.to_owned() } }
+    }
+
+    /// Directories that are this group's own.
+    fn dirs(&self) -> Vec<PathBuf> {
+        match &self.kind {
+            Kind::V1 { dirs, .. } => dirs.iter().map(|(_, dir)| dir.clone()).collect(),
+            Kind::V2 { root, relative } => vec![root.join(relative)],
+        }
+    }
+
+    pub(crate) fn child(&self, name: &str) -> Result<Self> {
+        if name.is_empty() || name.contains(['/', '\0', '\n']) || name.starts_with('.') {
+            let (what, why) = (format!("name {name:?}"), "is no file name".into());
+            return Err(Error::Invalid { what, why });
+        }
+        Ok(Self {
+            kind: match &self.kind {
+                Kind::V2 { root, relative } => {
+                    Kind::V2 { root: root.clone(), relative: format!("{relative}/{name}") }
+                }
+                Kind::V1 { dirs, .. } => {
+                    let mut dirs = dirs.iter();
+                    let own = dirs.next().map(|(names, dir)| (names.clone(), dir.join(name)));
+                    Kind::V1 {
+                        dirs: own.into_iter().collect(),
+                        shared: dirs.map(|(_, dir)| dir.clone()).collect(),
+                    }
+                }
+            },
+        })
+    }
+
+    pub(crate) fn make(&self) -> Result<()> {
+        if let Kind::V2 { root, relative } = &self.kind {
+            enable_controllers(root, relative)?;
+        }
+        for dir in self.dirs() {
+            fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+        }
+        if let Kind::V1 { dirs, .. } = &self.kind
+            && let Some((_, dir)) = dirs.iter().find(|(names, _)| has(names, "cpuset"))
+        {
+            inherit_cpuset(dir)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the limits that are asked for; the others stay as they are.
+    pub fn apply(&self, limits: &Limits) -> Result<()> {
+        match &self.kind {
+            Kind::V1 { dirs, .. } => {
+                for setting in limits.v1() {
+                    let (_, dir) = dirs
+                        .iter()
+                        .find(|(names, _)| has(names, setting.controller))
+                        .ok_or(Error::NoController(setting.controller))?;
+                    apply(dir, &setting)?;
+                }
+                let devices = dirs.iter().find(|(names, _)| has(names, "devices"));
+                if let (Some(rules), Some((_, dir))) = (&limits.devices, devices) {
+                    devices::apply_v1(dir, rules)?;
+                }
+            }
+            Kind::V2 { root, relative } => {
+                let dir = root.join(relative);
+                for setting in limits.v2() {
+                    apply(&dir, &setting)?;
+                }
+                if let Some(rules) = &limits.devices {
+                    devices::apply_v2(&dir, rules)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `cgroup.procs` of each hierarchy, for reading and writing. What the first one
+    /// lists belongs to this group alone.
+    pub fn procs(&self) -> Result<Vec<OwnedFd>> {
+        let mut dirs = self.dirs();
+        if let Kind::V1 { shared, .. } = &self.kind {
+            dirs.extend(shared.iter().cloned());
+        }
+        dirs.iter().map(|dir| open(&dir.join("cgroup.procs"), OFlags::RDWR)).collect()
+    }
+
+    /// The v2 directory, for CLONE_INTO_CGROUP.
+    pub fn dir(&self) -> Result<Option<OwnedFd>> {
+        match &self.kind {
+            Kind::V1 { .. } => Ok(None),
+            Kind::V2 { root, relative } => {
+                open(&root.join(relative), OFlags::RDONLY | OFlags::DIRECTORY).map(Some)
+            }
+        }
+    }
+
+    /// v2 `cgroup.kill` (Linux 5.14), for writing.
+    pub fn kill_file(&self) -> Result<Option<OwnedFd>> {
+        let Kind::V2 { root, relative } = &self.kind else { return Ok(None) };
+        let path = root.join(relative).join("cgroup.kill");
+        if path.exists() { open(&path, OFlags::WRONLY).map(Some) } else { Ok(None) }
+    }
+
+    pub fn stats(&self) -> Result<Stats> {
+        match &self.kind {
+            Kind::V1 { dirs, .. } => stats::v1(dirs),
+            Kind::V2 { root, relative } => stats::v2(&root.join(relative)),
+        }
+    }
+
+    /// Processes that the kernel killed here for want of memory since the group was
+    /// made (Linux 4.13 for v1).
+    pub fn oom_kills(&self) -> Result<u64> {
+        let (dir, file) = match &self.kind {
+            Kind::V1 { dirs, .. } => {
+                match dirs.iter().find(|(names, _)| has(names, "memory")) {
+                    Some((_, dir)) => (dir.clone(), "memory.oom_control"),
+                    None => return Ok(0),
+                }
+            }
+            Kind::V2 { root, relative } => (root.join(relative), "memory.events"),
+        };
+        let text = files::read_if_there(&dir.join(file))?.unwrap_or_default();
+        Ok(files::keyed(&text, "oom_kill").unwrap_or(0))
+    }
+
+    /// Processes of this group and of those below it.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        let mut pids = Vec::new();
+        // One hierarchy is enough: a process is in the group in all of them.
+        if let Some(dir) = self.dirs().first() {
+            for dir in tree(dir)? {
+                let text = files::read_if_there(&dir.join("cgroup.procs")).unwrap_or_default();
+                pids.extend(text.unwrap_or_default().lines().filter_map(|l| l.parse::<i32>().ok()));
+            }
+        }
+        Ok(pids)
+    }
+
+    /// Kills every process of the group and below it; when this returns none is left
+    /// but such as are ending.
+    pub fn kill(&self) -> Result<()> {
+        let Some(dir) = self.dirs().into_iter().next() else { return Ok(()) };
+        if files::try_write(&dir.join("cgroup.kill"), "1").is_ok() {
+            return Ok(());
+        }
+        for _ in 0..KILL_TRIES {
+            let pids = self.pids()?;
+            // 0 is a process of a PID namespace that we do not see.
+            let alive = pids.iter().filter(|pid| **pid > 0 && !is_zombie(**pid));
+            let mut any = false;
+            for pid in alive.filter_map(|pid| Pid::from_raw(*pid)) {
+                any = true;
+                // One that ended in between is what we want.
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+            if !any {
+                return Ok(());
+            }
+            thread::sleep(PAUSE);
+        }
+        Err(Error::Busy { path: dir, tries: KILL_TRIES })
+    }
+
+    /// Removes the group and those below it. Its processes must have been killed.
+    pub fn remove(&self) -> Result<()> {
+        let mut first = None;
+        for dir in self.dirs() {
+            if let Err(error) = remove_tree(&dir) {
+                first.get_or_insert(error);
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+}
+
+fn has(names: &[String], name: &str) -> bool {
+    names.iter().any(|have| have == name)
+}
+
+fn open(path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| Error::io("open", path)(errno.into()))
+}
+
+fn apply(dir: &Path, setting: &Setting) -> Result<()> {
+    let path = dir.join(&setting.file);
+    match files::try_write(&path, &setting.value) {
+        Err(error) if setting.may_lack && error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(Error::NoController(setting.controller))
+        }
+        result => result.map_err(Error::io("write", &path)),
+    }
+}
+
+/// Lets the groups from the root to `relative` have every controller there is. A
+/// group with processes of its own refuses (v2 rule); then its children go without.
+fn enable_controllers(root: &Path, relative: &str) -> Result<()> {
+    let mut dir = root.to_owned();
+    let parts: Vec<&str> = relative.split('/').collect();
+    for part in &parts {
+        fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+        let have = files::read_if_there(&dir.join("cgroup.controllers"))?.unwrap_or_default();
+        let on = files::read_if_there(&dir.join("cgroup.subtree_control"))?.unwrap_or_default();
+        for name in have.split_whitespace().filter(|n| !on.split_whitespace().any(|o| o == *n)) {
+            drop(files::try_write(&dir.join("cgroup.subtree_control"), &format!("+{name}")));
+        }
+        dir.push(part);
+    }
+    Ok(())
+}
+
+/// A new v1 cpuset is empty, and nothing can be put into an empty one.
+fn inherit_cpuset(dir: &Path) -> Result<()> {
+    let Some(parent) = dir.parent().filter(|parent| parent.join("cpuset.cpus").exists()) else {
+        return Ok(());
+    };
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if !files::read(&dir.join(file))?.trim().is_empty() {
+            continue;
+        }
+        if files::read(&parent.join(file))?.trim().is_empty() {
+            inherit_cpuset(parent)?;
+        }
+        files::write(&dir.join(file), files::read(&parent.join(file))?.trim())?;
+    }
+    Ok(())
+}
+
+/// The directory and all below it, parents first.
+fn tree(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = vec![dir.to_owned()];
+    let mut next = 0;
+    while let Some(dir) = all.get(next).cloned() {
+        next += 1;
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(Error::io("list", &dir)(error)),
+        };
+        let children = entries.flatten().filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir()));
+        all.extend(children.map(|entry| entry.path()));
+    }
+    Ok(all)
+}
+
+fn remove_tree(dir: &Path) -> Result<()> {
+    for dir in tree(dir)?.iter().rev() {
+        for attempt in 0.. {
+            match fs::remove_dir(dir) {
+                Ok(()) => break,
+                Err(error) if error.kind() == ErrorKind::NotFound => break,
+                Err(error)
+                    if error.kind() == ErrorKind::ResourceBusy && attempt < REMOVE_TRIES =>
+                {
+                    thread::sleep(PAUSE);
+                }
+                Err(error) => return Err(Error::io("remove", dir)(error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ended, and waiting for its parent only.
+fn is_zombie(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    match stat.rsplit_once(") ") {
+        Some((_, rest)) => rest.starts_with(['Z', 'X']),
+        None => true,
+    }
+}

@@ -1,0 +1,269 @@
+//! Which cgroups this host has, and where.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::group::Cgroup;
+use crate::limits::Limits;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    V1,
+    V2,
+}
+
+/// What a new group is for: decides which v1 hierarchies it is made in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// A container: its limits, and the statistics that are reported.
+    Container,
+    /// A process of ours, accounted to its pod.
+    Holder,
+}
+
+/// Controllers that are joined for a container even without a limit: they carry
+/// statistics, or (devices) the default denial.
+const ALWAYS: [&str; 4] = ["pids", "memory", "cpuacct", "devices"];
+
+/// The cgroup mounts of this host.
+#[derive(Debug, Clone)]
+pub struct Hierarchies {
+    layout: Layout,
+}
+
+#[derive(Debug, Clone)]
+enum Layout {
+    /// Controller name and where its hierarchy is mounted.
+    V1(Vec<(String, PathBuf)>),
+    V2(PathBuf),
+}
+
+impl Hierarchies {
+    /// Looks at `/proc/self/mountinfo`: v2 where it is the only tree or has the
+    /// memory controller, v1 otherwise.
+    pub fn detect() -> Result<Self> {
+        let table = Path::new("/proc/self/mountinfo");
+        let text = files::read(table)?;
+        let mounts = parse_mounts(&text);
+        let unified = mounts.iter().find(|mount| mount.kind == "cgroup2");
+        if let Some(unified) = unified {
+            let controllers = files::read_if_there(&unified.point.join("cgroup.controllers"))?;
+            let has_memory =
+                controllers.is_some_and(|text| text.split_whitespace().any(|c| c == "memory"));
+            if has_memory || !mounts.iter().any(|mount| mount.kind == "cgroup") {
+                return Ok(Self { layout: Layout::V2(unified.point.clone()) });
+            }
+        }
+        let v1: Vec<_> = mounts
+            .into_iter()
+            .filter(|mount| mount.kind == "cgroup")
+            .flat_map(|mount| {
+                let point = mount.point;
+                mount.controllers.into_iter().map(move |name| (name, point.clone()))
+            })
+            .collect();
+        if v1.is_empty() {
+            return Err(Error::Invalid {
+                what: "mounts".into(),
+                why: "no cgroup filesystem is mounted".into(),
+            });
+        }
+        Ok(Self { layout: Layout::V1(v1) })
+    }
+
+    pub fn version(&self) -> Version {
+        match self.layout {
+            Layout::V1(_) => Version::V1,
+            Layout::V2(_) => Version::V2,
+        }
+    }
+
+    /// Makes the group, its missing parents too, and sets its limits.
+    pub fn create(&self, path: &str, purpose: Use, limits: &Limits) -> Result<Cgroup> {
+        let relative = check(path)?;
+        let group = match &self.layout {
+            Layout::V1(all) => {
+                let wanted = wanted(purpose, limits);
+                let mut dirs = Vec::new();
+                for name in wanted {
+                    match all.iter().find(|(have, _)| *have == name) {
+                        Some((name, root)) => dirs.push((name.clone(), root.join(relative))),
+                        None => limits.missing(name)?,
+                    }
+                }
+                Cgroup::v1(one_dir_a_hierarchy(dirs))
+            }
+            Layout::V2(root) => Cgroup::v2(root.clone(), relative),
+        };
+        group.make()?;
+        group.apply(limits)?;
+        Ok(group)
+    }
+
+    /// Makes a group of its own for one more process of an existing container. Under
+    /// v1 it is apart in one hierarchy only, which is enough to find and kill it.
+    pub fn create_inside(&self, parent: &str, name: &str) -> Result<Cgroup> {
+        let parent = self.open(parent)?;
+        let child = parent.child(name)?;
+        child.make()?;
+        Ok(child)
+    }
+
+    /// The group as far as it exists; one that does not has no processes.
+    pub fn open(&self, path: &str) -> Result<Cgroup> {
+        let relative = check(path)?;
+        Ok(match &self.layout {
+            Layout::V1(all) => {
+                let dirs = all.iter().map(|(name, root)| (name.clone(), root.join(relative)));
+                Cgroup::v1(one_dir_a_hierarchy(dirs.filter(|(_, dir)| dir.is_dir()).collect()))
+            }
+            Layout::V2(root) => Cgroup::v2(root.clone(), relative),
+        })
+    }
+
+    /// Names of the groups in `path`, over all hierarchies.
+    pub fn children(&self, path: &str) -> Result<Vec<String>> {
+        let relative = check(path)?;
+        let roots: Vec<&PathBuf> = match &self.layout {
+            Layout::V1(all) => all.iter().map(|(_, root)| root).collect(),
+            Layout::V2(root) => vec![root],
+        };
+        let mut names = Vec::new();
+        for root in roots {
+            let dir = root.join(relative);
+            let entries = match fs::read_dir(&dir) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::io("list", &dir)(error)),
+            };
+            for entry in entries.flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir())
+                    && let Ok(name) = entry.file_name().into_string()
+                    && !names.contains(&name)
+                {
+                    names.push(name);
+                }
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// `cpu` and `cpuacct` are often one hierarchy: one directory, not two.
+fn one_dir_a_hierarchy(dirs: Vec<(String, PathBuf)>) -> Vec<(Vec<String>, PathBuf)> {
+    let mut joined: Vec<(Vec<String>, PathBuf)> = Vec::new();
+    for (name, dir) in dirs {
+        match joined.iter_mut().find(|(_, have)| *have == dir) {
+            Some((names, _)) => names.push(name),
+            None => joined.push((vec![name], dir)),
+        }
+    }
+    joined
+}
+
+fn wanted(purpose: Use, limits: &Limits) -> Vec<&'static str> {
+    match purpose {
+        Use::Holder => vec!["pids", "memory"],
+        Use::Container => {
+            let mut names = ALWAYS.to_vec();
+            names.extend(limits.controllers().filter(|name| !ALWAYS.contains(name)));
+            names
+        }
+    }
+}
+
+/// An absolute path below the root, as a relative one.
+fn check(path: &str) -> Result<&str> {
+    let invalid = |why: &str| Error::Invalid { what: format!("path {path:?}"), why: why.into() };
+    let relative = path.strip_prefix('/').ok_or_else(|| invalid("is not absolute"))?;
+    if relative.trim_matches('/').is_empty() {
+        return Err(invalid("is the root"));
+    }
+    if relative.split('/').any(|part| part == ".." || part == ".") {
+        return Err(invalid("has a relative part"));
+    }
+    if relative.contains(['\0', '\n']) {
+        return Err(invalid("has a control character"));
+    }
+    Ok(relative.trim_end_matches('/'))
+}
+
+struct Mount {
+    kind: String,
+    point: PathBuf,
+    controllers: Vec<String>,
+}
+
+/// Lines of proc(5) mountinfo that are cgroups. Named v1 hierarchies (systemd) have
+/// no controllers and are left alone.
+fn parse_mounts(text: &str) -> Vec<Mount> {
+    let mut mounts = Vec::new();
+    for line in text.lines() {
+        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let (Some(root), Some(point)) = (left.split(' ').nth(3), left.split(' ').nth(4)) else {
+            continue;
+        };
+        let mut right = right.split(' ');
+        let (Some(kind), _, Some(options)) = (right.next(), right.next(), right.next()) else {
+            continue;
+        };
+        // A bind mount of a part of a hierarchy is not the hierarchy.
+        if !kind.starts_with("cgroup") || root != "/" && !root.starts_with("/..") {
+            continue;
+        }
+        let known = ["rw", "ro", "xattr", "clone_children", "noprefix", "favordynmods"];
+        let controllers = options
+            .split(',')
+            .filter(|option| !known.contains(option) && !option.contains('='))
+            .map(str::to_owned)
+            .collect();
+        mounts.push(Mount { kind: kind.into(), point: point.into(), controllers });
+    }
+    mounts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check, parse_mounts, wanted, Use};
+    use crate::limits::Limits;
+
+    #[test]
+    fn mounts_are_read_with_their_controllers() {
+        let text = "30 25 0:26 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid - cgroup cgroup rw,cpu,cpuacct\n\
+                    31 25 0:27 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+                    32 25 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+                    33 25 0:29 /docker/x /mnt/part rw - cgroup cgroup rw,memory\n\
+                    34 25 0:30 / / rw - ext4 /dev/vda rw\n";
+        let mounts = parse_mounts(text);
+        let seen: Vec<_> =
+            mounts.iter().map(|m| (m.kind.as_str(), m.controllers.join(","))).collect();
+        assert_eq!(
+            seen,
+            [
+                ("cgroup", "cpu,cpuacct".to_owned()),
+                ("cgroup", String::new()),
+                ("cgroup2", String::new())
+            ]
+        );
+    }
+
+    #[test]
+    fn only_what_carries_a_limit_or_a_statistic_is_joined() {
+        let plain = wanted(Use::Container, &Limits::default());
+        assert_eq!(plain, ["pids", "memory", "cpuacct", "devices"]);
+        let limits = Limits { cpu_shares: 2, cpuset_cpus: "0".into(), ..Limits::default() };
+        let all = wanted(Use::Container, &limits);
+        assert!(all.contains(&"cpu") && all.contains(&"cpuset") && !all.contains(&"hugetlb"));
+    }
+
+    #[test]
+    fn a_path_that_leads_elsewhere_is_refused() {
+        assert_eq!(check("/a/b/").unwrap(), "a/b");
+        for bad in ["", "/", "a", "/a/../b", "/a/./b", "/a\nb", "//"] {
+            assert!(check(bad).is_err(), "{bad:?}");
+        }
+    }
+}
