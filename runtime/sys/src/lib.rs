@@ -4,13 +4,17 @@
 //! returns owned or borrowed descriptors, sets `O_CLOEXEC`, and says why its
 //! `unsafe` is sound.
 
+pub mod bpf;
 pub mod capability;
 pub mod clone;
 pub mod credentials;
+pub mod descriptors;
 pub mod memfd;
 pub mod mount;
 pub mod namespace;
+pub mod netdev;
 pub mod openat2;
 pub mod pidfd;
 pub mod seccomp;
 pub mod seqpacket;
+pub mod signal;
