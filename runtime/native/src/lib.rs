@@ -4,9 +4,30 @@
 //! holder for this one job, which exits right after. The container's first process
 //! is cloned here and becomes the holder's child when the worker is gone.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+mod cgroup;
+mod create;
+mod devices;
+mod error;
+mod exec;
+mod hide;
+mod identity;
+mod mounts;
+mod namespaces;
+mod options;
+mod passwd;
+mod procfs;
+mod program;
+mod report;
+mod rootfs;
+mod stage;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::{Process, Spec};
+
+pub use create::{CreatedProcess, create};
+pub use error::Error;
+pub use exec::exec;
 
 /// What a container is made of. The spec says how; the descriptors are what.
 #[derive(Debug)]
@@ -53,4 +74,10 @@ pub struct Cgroup {
     pub procs: Vec<OwnedFd>,
     /// Directory of the v2 cgroup, for CLONE_INTO_CGROUP; `procs` is then not written.
     pub dir: Option<OwnedFd>,
+}
+
+impl Cgroup {
+    fn dir(&self) -> Option<BorrowedFd<'_>> {
+        self.dir.as_ref().map(AsFd::as_fd)
+    }
 }

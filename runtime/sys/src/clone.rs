@@ -128,13 +128,17 @@ fn ended(status: WaitStatus) -> Option<Ended> {
 /// Gives all signals their default action and unblocks them, as a program expects
 /// that starts; `execve` alone would hand down what is ignored and blocked.
 pub fn reset_signals() -> io::Result<()> {
+    reset_signal_actions();
+    crate::signal::unblock_all()
+}
+
+/// Gives all signals their default action.
+pub fn reset_signal_actions() {
     for signal in 1..=libc::SIGRTMAX() {
-        // SIGKILL and SIGSTOP refuse, and so do the two that the C library keeps.
-        // SAFETY: the default action runs no code of ours.
+        // SAFETY: the default action runs no code of ours. The numbers that cannot
+        // be set (KILL, STOP, those of the C library) are refused.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    let all = nix::sys::signal::SigSet::all();
-    Ok(all.thread_unblock()?)
 }
 
 /// Marks every descriptor from `first` on to be closed by `execve`.

@@ -67,3 +67,19 @@ pub fn set_limit(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
     };
     Ok(rustix::process::setrlimit(resource, limit)?)
 }
+
+/// Gives this process a session keyring of its own, where the kernel has keyrings:
+/// the one that it inherited may hold keys of others.
+pub fn new_session_keyring() -> io::Result<()> {
+    const NO_NAME: *const libc::c_char = std::ptr::null();
+    // SAFETY: without a name the call reads no memory of ours.
+    let done =
+        unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, NO_NAME) };
+    if done >= 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        error => Err(error),
+    }
+}
