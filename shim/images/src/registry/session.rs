@@ -1,6 +1,20 @@
-use std::sync::Arc;
+//! One pull of one image, over all the sites that may have it.
 
-use super::{Descriptor, LayerStream, Manifest, RegistryConfig, Verifier};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Semaphore;
+
+use super::config::{RegistryConfig, RetryPolicy};
+use super::endpoint::{Endpoint, endpoints};
+use super::failure::{Failure, Failures};
+use super::layer::LayerStream;
+use super::manifest::{Descriptor, Manifest};
+use super::platform::Machine;
+use super::resolve;
+use super::site::Site;
+use super::transport::Transport;
+use super::verify::Verifier;
 use crate::engine::{Credentials, Error, Progress};
 use crate::reference::{Digest, Reference};
 
@@ -8,12 +22,19 @@ use crate::reference::{Digest, Reference};
 #[derive(Debug, Clone)]
 pub struct Registry {
     config: Arc<RegistryConfig>,
+    transport: Arc<Transport>,
 }
 
 impl Registry {
+    /// Refuses a configuration with a URL that cannot be.
     pub fn new(config: RegistryConfig) -> Result<Self, Error> {
+        for host in config.hosts.keys() {
+            endpoints(&config, host)?;
+        }
+        let transport = Arc::new(Transport::new(config.timeouts));
         Ok(Self {
             config: Arc::new(config),
+            transport,
         })
     }
 
@@ -24,10 +45,38 @@ impl Registry {
         credentials: Credentials,
         progress: Arc<dyn Progress>,
     ) -> Result<Session, Error> {
+        let all = endpoints(&self.config, &reference.registry)?;
+        let last = all.len() - 1;
+        let site = |(at, endpoint): (usize, Endpoint)| {
+            let credentials = if endpoint.trusted {
+                credentials.clone()
+            } else {
+                Credentials::Anonymous
+            };
+            // Nobody waits for a sick mirror while there is another place to ask.
+            let attempts = if at == last {
+                self.config.retry.attempts.max(1)
+            } else {
+                1
+            };
+            let policy = RetryPolicy {
+                attempts,
+                ..self.config.retry
+            };
+            let transport = Arc::clone(&self.transport);
+            Arc::new(Site::new(
+                transport,
+                endpoint,
+                &reference.repository,
+                credentials,
+                policy,
+            ))
+        };
         Ok(Session {
-            registry: self.clone(),
+            sites: all.into_iter().enumerate().map(site).collect(),
+            first: AtomicUsize::new(0),
+            slots: Arc::new(Semaphore::new(self.config.max_concurrent_layers.max(1))),
             reference: reference.clone(),
-            credentials,
             progress,
         })
     }
@@ -36,9 +85,12 @@ impl Registry {
 /// One pull of one image.
 #[derive(Debug)]
 pub struct Session {
-    registry: Registry,
+    /// Mirrors in order, then the registry itself.
+    sites: Vec<Arc<Site>>,
+    /// The site that knew the name; those before it have nothing to offer.
+    first: AtomicUsize,
+    slots: Arc<Semaphore>,
     reference: Reference,
-    credentials: Credentials,
     progress: Arc<dyn Progress>,
 }
 
@@ -72,13 +124,38 @@ impl Session {
     /// The same, except that a configuration which `held` gives is not fetched.
     pub async fn resolve_with<F>(&self, held: F) -> Result<ResolvedImage, Error>
     where
-        F: Fn(&Digest) -> Option<Vec<u8>> + Send,
+        F: Fn(&Digest) -> Option<Vec<u8>> + Send + Sync,
     {
-        drop(held);
-        let _ = (&self.registry.config, &self.credentials, &self.progress);
-        Err(Error::Unsupported {
-            engine: "store",
-            what: "registries".into(),
+        let mut failures = Failures::default();
+        for (at, site) in self.sites.iter().enumerate() {
+            match Box::pin(self.resolve_at(site, &held)).await {
+                Ok(image) => {
+                    self.first.store(at, Ordering::Relaxed);
+                    return Ok(image);
+                }
+                Err(failure) => failures.push(site.name(), failure),
+            }
+        }
+        Err(failures.to_error(&self.reference))
+    }
+
+    async fn resolve_at<F>(&self, site: &Site, held: &F) -> Result<ResolvedImage, Failure>
+    where
+        F: Fn(&Digest) -> Option<Vec<u8>> + Send + Sync,
+    {
+        let machine = Machine::this();
+        let found = resolve::find(site, &self.reference, machine).await?;
+        let config = &found.manifest.config;
+        let held = held(&config.digest);
+        let config_bytes = resolve::config(site, config, machine, held).await?;
+        Ok(ResolvedImage {
+            reference: self.reference.clone(),
+            digest: found.digest,
+            manifest_digest: found.manifest_digest,
+            manifest: found.manifest,
+            manifest_bytes: found.bytes,
+            config_bytes,
+            source: site.name().to_owned(),
         })
     }
 
@@ -94,9 +171,39 @@ impl Session {
         layer: &Descriptor,
         seen: Verifier,
     ) -> Result<LayerStream, Error> {
-        drop(seen);
-        Ok(LayerStream {
-            descriptor: layer.clone(),
-        })
+        if *seen.expected() != layer.digest || seen.bytes() > layer.size {
+            return Err(Error::Invalid {
+                what: format!("resumption of {} at byte {}", layer.digest, seen.bytes()),
+                why: "is not of this layer".to_owned(),
+            });
+        }
+        let slot = Arc::clone(&self.slots)
+            .acquire_owned()
+            .await
+            .map_err(|_| Error::Exhausted("the pull's slots for layers are closed".to_owned()))?;
+        let mut stream = LayerStream::new(
+            layer.clone(),
+            seen,
+            self.usable_sites(),
+            self.reference.clone(),
+            Arc::clone(&self.progress),
+            slot,
+        );
+        stream.open().await?;
+        Ok(stream)
+    }
+
+    /// Where layers may come from, best first; never empty.
+    fn usable_sites(&self) -> Vec<Arc<Site>> {
+        let rest = &self.sites[self.first.load(Ordering::Relaxed)..];
+        let mut sites: Vec<_> = rest
+            .iter()
+            .filter(|site| !site.suspect())
+            .cloned()
+            .collect();
+        if sites.is_empty() {
+            sites.extend(rest.last().cloned());
+        }
+        sites
     }
 }
