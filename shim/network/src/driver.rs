@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// Connects pods to a network. CNI's verbs map onto it one to one.
 #[async_trait]
@@ -45,7 +46,10 @@ pub struct PodNetwork<'a> {
     pub host_ports: &'a [HostPort],
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     #[default]
     Tcp,
@@ -53,12 +57,13 @@ pub enum Protocol {
     Sctp,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostPort {
     pub protocol: Protocol,
     pub host_port: u16,
     pub container_port: u16,
     /// None: every address of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<IpAddr>,
 }
 
@@ -87,7 +92,11 @@ pub enum Error {
     Invalid { what: String, why: String },
     /// Another pod or process has the host port.
     #[error("host port {port}/{protocol:?} is in use by {by}")]
-    PortInUse { port: u16, protocol: Protocol, by: String },
+    PortInUse {
+        port: u16,
+        protocol: Protocol,
+        by: String,
+    },
     #[error("no free address in {0}")]
     Exhausted(String),
     /// No pod CIDR yet, no `nft`, ….
@@ -97,8 +106,12 @@ pub enum Error {
     #[error("pod {pod_id} is damaged: {why}")]
     Damaged { pod_id: String, why: String },
     #[error("{what}")]
-    Io { what: String, #[source] source: std::io::Error },
+    Io {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
     /// Everything that went wrong in a teardown.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Several(Vec<Error>),
+    Several(Vec<Self>),
 }

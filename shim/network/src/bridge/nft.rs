@@ -1,0 +1,121 @@
+//! Runs `nft`: one batch, wholly applied or not at all.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::driver::Error;
+use crate::error::context;
+
+/// A batch takes milliseconds; this is for a machine in distress.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Looked in after PATH: daemons often run without the directories for root.
+const DIRECTORIES: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
+
+#[derive(Debug)]
+pub(super) struct Nft {
+    program: PathBuf,
+}
+
+impl Nft {
+    pub(super) fn new(program: PathBuf) -> Self {
+        Self { program }
+    }
+
+    /// Where the program is, if it is.
+    pub(super) fn find(&self) -> Option<PathBuf> {
+        if self.program.components().count() > 1 {
+            return self.program.exists().then(|| self.program.clone());
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let directories = std::env::split_paths(&path).chain(DIRECTORIES.map(PathBuf::from));
+        directories
+            .map(|dir| dir.join(&self.program))
+            .find(|candidate| candidate.is_file())
+    }
+
+    /// Applies a batch in the calling thread's network namespace.
+    pub(super) fn run(&self, batch: &str) -> Result<(), Error> {
+        let program = self.find().ok_or_else(|| {
+            Error::NotReady(format!("{} is not installed", self.program.display()))
+        })?;
+        let what = || format!("run {}", program.display());
+        let mut child = spawn(&program).map_err(context(what))?;
+        // It may end before it has read all: its status and message tell more.
+        let written = child
+            .stdin
+            .take()
+            .map(|mut stdin| stdin.write_all(batch.as_bytes()));
+        let status = wait(&mut child).map_err(context(what))?;
+        if status.success() {
+            return written.unwrap_or(Ok(())).map_err(context(what));
+        }
+        let mut message = String::new();
+        if let Some(stderr) = child.stderr.take() {
+            // What can be read of it is better than nothing.
+            drop(stderr.take(4096).read_to_string(&mut message));
+        }
+        let first = message.lines().next().unwrap_or("no message").to_owned();
+        Err(context(what)(io::Error::other(format!(
+            "{status}: {first}"
+        ))))
+    }
+}
+
+fn spawn(program: &Path) -> io::Result<Child> {
+    Command::new(program)
+        .args(["-f", "-"])
+        .env("LC_ALL", "C")
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+}
+
+fn wait(child: &mut Child) -> io::Result<std::process::ExitStatus> {
+    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    let patience = Timespec {
+        tv_sec: PATIENCE.as_secs().cast_signed(),
+        tv_nsec: 0,
+    };
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    let ready = loop {
+        match poll(&mut fds, Some(&patience)) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other,
+        }
+    };
+    if !matches!(ready, Ok(1..)) {
+        child.kill()?;
+    }
+    child.wait()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_said_to_be_missing() {
+        let nft = Nft::new("no-such-nft".into());
+        assert!(nft.find().is_none());
+        let error = nft.run("").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "pod network is not ready: no-such-nft is not installed"
+        );
+    }
+
+    #[test]
+    fn the_message_of_a_refused_batch_comes_back() {
+        let Err(Error::Io { source, .. }) = Nft::new("nft".into()).run("nonsense\n") else {
+            panic!("nonsense was applied");
+        };
+        assert!(source.to_string().contains("syntax error"), "{source}");
+    }
+}

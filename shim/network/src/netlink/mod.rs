@@ -1,0 +1,11 @@
+//! The few requests that a pod's network needs, over blocking sockets.
+
+mod address;
+mod conntrack;
+mod link;
+mod route;
+mod socket;
+
+pub(crate) use conntrack::{Flows, forget_flows};
+pub(crate) use link::{BRIDGE, Link, VethPair};
+pub(crate) use socket::Socket;
