@@ -1,5 +1,12 @@
 //! Image engines: the contract, the embedded store, and what engines share.
 
 pub mod engine;
+mod image;
+pub mod overlay;
 pub mod reference;
 pub mod registry;
+mod store;
+mod unpack;
+
+pub use store::{Store, StoreConfig};
+pub use unpack::Limits;

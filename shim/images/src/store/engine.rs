@@ -1,0 +1,136 @@
+//! The store as an engine: async on the outside, plain blocking work inside.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::engine::{Error, Image, ImageEngine, ImageId, LayerUsage, PullRequest, Rootfs, Usage};
+use crate::reference::ImageQuery;
+use crate::registry::Registry;
+
+use super::StoreConfig;
+use super::index::Index;
+use super::layout::Layout;
+use super::lock::KeyedLocks;
+
+/// The embedded image engine. Clones are the same store.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: StoreConfig,
+    pub(crate) layout: Layout,
+    pub(super) registry: Registry,
+    pub(super) index: Mutex<Index>,
+    /// Held by who changes images, on disk and then in the index.
+    pub(super) commits: Mutex<()>,
+    pub(super) chains: KeyedLocks,
+    pub(super) blobs: KeyedLocks,
+    pub(super) keys: KeyedLocks,
+    pub(super) _lock: OwnedFd,
+}
+
+impl Inner {
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn commits(&self) -> MutexGuard<'_, ()> {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs to its end whether or not anybody waits for it.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(Error::Io {
+            what: "work of the image store".into(),
+            source: std::io::Error::other(error),
+        }),
+    }
+}
+
+impl Store {
+    /// Opens the store at `config.root`, which must not be open anywhere else.
+    pub async fn open(config: StoreConfig) -> Result<Self, Error> {
+        let inner = blocking(move || Inner::open(config)).await?;
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+}
+
+#[async_trait]
+impl ImageEngine for Store {
+    fn name(&self) -> &str {
+        "store"
+    }
+
+    async fn pull(&self, request: PullRequest) -> Result<ImageId, Error> {
+        self.inner.pull(request).await
+    }
+
+    async fn status(&self, query: &str) -> Result<Option<Image>, Error> {
+        let query = ImageQuery::parse(query)?;
+        let index = self.inner.index();
+        Ok(index
+            .find(&query)?
+            .map(|held| held.image(&self.inner.config.pinned)))
+    }
+
+    async fn list(&self) -> Result<Vec<Image>, Error> {
+        let index = self.inner.index();
+        Ok(index
+            .images
+            .values()
+            .map(|held| held.image(&self.inner.config.pinned))
+            .collect())
+    }
+
+    async fn remove(&self, query: &str) -> Result<(), Error> {
+        let query = ImageQuery::parse(query)?;
+        let inner = Arc::clone(&self.inner);
+        blocking(move || inner.remove_image(&query)).await
+    }
+
+    async fn usage(&self) -> Result<Usage, Error> {
+        self.inner.usage().await
+    }
+
+    async fn prepare(&self, image: &ImageId, key: &str) -> Result<Rootfs, Error> {
+        self.inner.prepare(image, key).await
+    }
+
+    async fn release(&self, key: &str) -> Result<(), Error> {
+        self.inner.release(key).await
+    }
+
+    async fn writable_usage(&self, key: &str) -> Result<LayerUsage, Error> {
+        self.inner.writable_usage(key).await
+    }
+
+    async fn prepared(&self) -> Result<Vec<String>, Error> {
+        Ok(self.inner.index().leases.keys().cloned().collect())
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store")
+            .field(&self.inner.layout.root())
+            .finish()
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Inner").field(&self.layout.root()).finish()
+    }
+}
