@@ -1,5 +1,6 @@
 //! Image engines: the contract, the embedded store, and what engines share.
 
+mod archive;
 pub mod engine;
 mod image;
 pub mod overlay;
@@ -8,5 +9,6 @@ pub mod registry;
 mod store;
 mod unpack;
 
+pub use archive::Loaded;
 pub use store::{Store, StoreConfig};
 pub use unpack::Limits;

@@ -116,24 +116,31 @@ impl Read for Feed {
     }
 }
 
-/// A blob that is on disk, until nobody waits for it any more.
-pub(super) struct Stored {
-    pub(super) file: File,
-    pub(super) cancelled: Arc<AtomicBool>,
+/// A source that ends when nobody waits for what comes of it any more.
+pub(crate) struct Until<R> {
+    inner: R,
+    cancelled: Arc<AtomicBool>,
 }
 
-impl Read for Stored {
+impl<R: Read> Until<R> {
+    pub(crate) fn new(inner: R, cancel: &Cancel) -> Self {
+        let cancelled = Arc::clone(&cancel.0);
+        Self { inner, cancelled }
+    }
+}
+
+impl<R: Read> Read for Until<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(Fault::corrupt("cancelled").into_io());
         }
-        self.file.read(buf)
+        self.inner.read(buf)
     }
 }
 
-/// Says so to whoever works for a future that was dropped.
+/// Ends every [`Until`] made of it when dropped, with the future that holds it.
 #[derive(Debug, Default)]
-pub(super) struct Cancel(pub(super) Arc<AtomicBool>);
+pub(crate) struct Cancel(Arc<AtomicBool>);
 
 impl Drop for Cancel {
     fn drop(&mut self) {

@@ -12,7 +12,7 @@ use crate::reference::Digest;
 use crate::registry::Session;
 use crate::unpack::{Unpacked, inherit, unpack};
 
-use super::blob::{Cancel, Feed, Piece, Stored};
+use super::blob::{Cancel, Feed, Piece, Until};
 use super::engine::{Inner, blocking};
 use super::index::Content;
 use super::layout::{Temp, failed};
@@ -73,14 +73,11 @@ impl Inner {
     /// Unpacks a layer whose blob is here already.
     pub(super) async fn unpack_stored(self: &Arc<Self>, plan: &LayerPlan) -> Result<Staged, Error> {
         let cancel = Cancel::default();
-        let cancelled = Arc::clone(&cancel.0);
+        let path = self.layout.blob(&plan.layer.digest);
+        let file = File::open(&path).map_err(failed("open", &path))?;
+        let mut source = Until::new(file, &cancel);
         let (inner, plan) = (Arc::clone(self), plan.clone());
-        blocking(move || {
-            let path = inner.layout.blob(&plan.layer.digest);
-            let file = File::open(&path).map_err(failed("open", &path))?;
-            inner.stage(&plan, &mut Stored { file, cancelled })
-        })
-        .await
+        blocking(move || inner.stage(&plan, &mut source)).await
     }
 
     fn stage(&self, plan: &LayerPlan, source: &mut dyn std::io::Read) -> Result<Staged, Error> {

@@ -34,8 +34,9 @@ pub use config::StoreConfig;
 pub use engine::Store;
 
 pub(crate) use commit::NewImage;
-pub(crate) use engine::Inner;
+pub(crate) use blob::{Cancel, Until};
+pub(crate) use engine::{Inner, blocking};
 pub(crate) use index::{Content, Pins};
 pub(crate) use layout::Temp;
-pub(crate) use pull::{LayerPlan, Origin};
+pub(crate) use pull::Origin;
 pub(crate) use record::Held;

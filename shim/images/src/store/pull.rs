@@ -153,7 +153,7 @@ impl Inner {
         let _chain = self.chains.lock(layer.chain_id.hex()).await;
         if self.index().has(&Content::Layer(layer.chain_id.clone())) {
             progress.layer(&digest, LayerState::Exists);
-            drop(done.send(()));
+            done.send(()).ok();
             return Ok(());
         }
         let staged = {
@@ -180,7 +180,7 @@ impl Inner {
         let (inner, below, committed) = (Arc::clone(self), below.to_vec(), plan.clone());
         blocking(move || inner.commit_layer(&committed, &below, staged)).await?;
         progress.layer(&digest, LayerState::Done);
-        drop(done.send(()));
+        done.send(()).ok();
         Ok(())
     }
 }

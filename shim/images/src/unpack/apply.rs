@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
@@ -365,10 +364,4 @@ fn entry_fault(member: &Member, error: impl Into<std::io::Error>) -> Fault {
         }
         _ => Fault::io(what, error),
     }
-}
-
-/// Whether two descriptors are of one file.
-#[cfg(test)]
-pub(super) fn same_file(a: &std::fs::Metadata, b: &std::fs::Metadata) -> bool {
-    (a.dev(), a.ino()) == (b.dev(), b.ino())
 }

@@ -15,6 +15,7 @@ pub(crate) use inflate::{Hashed, Inflate};
 pub(crate) use inherit::inherit;
 pub(crate) use limits::Fault;
 pub use limits::Limits;
+pub(crate) use name::clean_name;
 pub(crate) use tarball::{Kind, Tarball};
 
 pub(crate) use apply::{Unpacked, unpack};

@@ -61,6 +61,11 @@ impl Name {
     }
 }
 
+/// A name without what does not belong in it, or an error.
+pub(crate) fn clean_name(raw: &[u8]) -> Result<Vec<u8>, Fault> {
+    Ok(Name::parse(raw)?.path)
+}
+
 /// For messages: escaped, and not endless.
 pub(super) fn shown(raw: &[u8]) -> String {
     const SHOWN: usize = 200;

@@ -1,0 +1,9 @@
+//! Images in files: OCI layouts and `docker save` archives, read and written.
+
+mod docker;
+mod load;
+mod oci;
+mod save;
+mod spool;
+
+pub use load::Loaded;
