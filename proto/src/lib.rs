@@ -3,20 +3,40 @@
 
 /// The Kubernetes Container Runtime Interface, `runtime.v1`.
 #[cfg(feature = "grpc")]
-#[allow(missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
+#[allow(
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::nursery,
+    clippy::restriction
+)]
 pub mod cri {
     tonic::include_proto!("runtime.v1");
 }
 
 /// What `carpel` can ask of the daemon beyond the CRI.
 #[cfg(feature = "grpc")]
-#[allow(missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
+#[allow(
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::nursery,
+    clippy::restriction
+)]
 pub mod admin {
     tonic::include_proto!("carpel.admin.v1");
 }
 
 /// Between the daemon and the holder of a pod.
-#[allow(unreachable_pub, clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
+#[allow(
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::nursery,
+    clippy::restriction
+)]
 pub mod holder {
     include!(concat!(env!("OUT_DIR"), "/carpel.holder.v1.rs"));
 
@@ -29,7 +49,13 @@ pub mod holder {
 }
 
 /// Records on disk.
-#[allow(unreachable_pub, clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
+#[allow(
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::nursery,
+    clippy::restriction
+)]
 pub mod state {
     include!(concat!(env!("OUT_DIR"), "/carpel.state.v1.rs"));
 }

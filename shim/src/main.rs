@@ -1,1 +1,31 @@
-fn main() {}
+//! `carpeld`: the node daemon that serves the CRI.
+
+mod admin;
+mod app;
+mod args;
+mod authority;
+mod backends;
+mod config;
+mod cri;
+mod error;
+mod holder;
+mod host_files;
+mod listen;
+mod pod;
+mod seccomp;
+mod state;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    match args::run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("carpeld: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

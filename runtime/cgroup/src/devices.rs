@@ -38,14 +38,23 @@ impl DeviceRule {
     }
 
     fn v1_line(&self, kind: char, number: &dyn Fn(Option<u32>) -> String) -> String {
-        format!("{kind} {}:{} {}", number(self.major), number(self.minor), self.access)
+        format!(
+            "{kind} {}:{} {}",
+            number(self.major),
+            number(self.minor),
+            self.access
+        )
     }
 }
 
 /// Tells the v1 devices controller, which takes one rule a write.
 pub(crate) fn apply_v1(dir: &Path, rules: &[DeviceRule]) -> Result<()> {
     for rule in rules {
-        let file = if rule.allow { "devices.allow" } else { "devices.deny" };
+        let file = if rule.allow {
+            "devices.allow"
+        } else {
+            "devices.deny"
+        };
         files::write(&dir.join(file), &rule.v1_text())?;
     }
     Ok(())
@@ -53,15 +62,24 @@ pub(crate) fn apply_v1(dir: &Path, rules: &[DeviceRule]) -> Result<()> {
 
 /// Under v2 a program decides; it is attached to the group for as long as that lives.
 pub(crate) fn apply_v2(dir: &Path, rules: &[DeviceRule]) -> Result<()> {
-    let group = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| Error::io("open", dir)(errno.into()))?;
+    let group = rustix::fs::open(
+        dir,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|errno| Error::io("open", dir)(errno.into()))?;
     bpf::attach_device_program(&group, &program(rules))
         .map_err(Error::io("attach a device filter to", dir))
 }
 
 /// `struct bpf_insn`: opcode, registers, offset, immediate.
 fn instruction(code: u8, dst: u8, src: u8, offset: i16, value: i32) -> bpf::Instruction {
-    bpf::Instruction { code, registers: dst | (src << 4), offset, value }
+    bpf::Instruction {
+        code,
+        registers: dst | (src << 4),
+        offset,
+        value,
+    }
 }
 
 const R0: u8 = 0;
@@ -128,7 +146,13 @@ fn rule_block(rule: &DeviceRule) -> Vec<bpf::Instruction> {
     }
     for (register, number) in [(MAJOR, rule.major), (MINOR, rule.minor)] {
         if let Some(number) = number {
-            tests.push(instruction(JUMP_NOT_EQUAL, register, 0, 0, number.cast_signed()));
+            tests.push(instruction(
+                JUMP_NOT_EQUAL,
+                register,
+                0,
+                0,
+                number.cast_signed(),
+            ));
         }
     }
     let length = tests.len() + verdict.len();
@@ -143,7 +167,14 @@ fn rule_block(rule: &DeviceRule) -> Vec<bpf::Instruction> {
 
 /// BPF_DEVCG_ACC_MKNOD 1, BPF_DEVCG_ACC_READ 2, BPF_DEVCG_ACC_WRITE 4
 fn access_mask(access: &str) -> i32 {
-    access.chars().fold(0, |mask, c| mask | match c { 'm' => 1, 'r' => 2, 'w' => 4, _ => 0 })
+    access.chars().fold(0, |mask, c| {
+        mask | match c {
+            'm' => 1,
+            'r' => 2,
+            'w' => 4,
+            _ => 0,
+        }
+    })
 }
 
 #[cfg(test)]
@@ -151,7 +182,13 @@ mod tests {
     use super::*;
 
     fn rule(allow: bool, kind: DeviceKind, major: Option<u32>, access: &str) -> DeviceRule {
-        DeviceRule { allow, kind, major, minor: None, access: access.into() }
+        DeviceRule {
+            allow,
+            kind,
+            major,
+            minor: None,
+            access: access.into(),
+        }
     }
 
     /// Runs a program as the kernel would.
@@ -170,7 +207,9 @@ mod tests {
                 MOVE_VALUE => registers[dst] = value,
                 AND_VALUE => registers[dst] &= value,
                 SHIFT_RIGHT => registers[dst] >>= value,
-                JUMP_NOT_EQUAL if registers[dst] != value => at += usize::try_from(i.offset).unwrap(),
+                JUMP_NOT_EQUAL if registers[dst] != value => {
+                    at += usize::try_from(i.offset).unwrap()
+                }
                 JUMP_NOT_EQUAL => {}
                 EXIT => return registers[0],
                 other => panic!("unknown instruction {other:#x}"),
@@ -210,7 +249,10 @@ mod tests {
         let mut one = rule(true, DeviceKind::Character, Some(1), "rwm");
         one.minor = Some(3);
         assert_eq!(one.v1_text(), "c 1:3 rwm");
-        assert_eq!(rule(true, DeviceKind::Block, None, "m").v1_text(), "b *:* m");
+        assert_eq!(
+            rule(true, DeviceKind::Block, None, "m").v1_text(),
+            "b *:* m"
+        );
         assert_eq!(rule(false, DeviceKind::All, None, "rwm").v1_text(), "a");
     }
 

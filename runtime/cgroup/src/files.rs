@@ -12,7 +12,10 @@ pub(crate) fn write(path: &Path, value: &str) -> Result<()> {
 }
 
 pub(crate) fn try_write(path: &Path, value: &str) -> io::Result<()> {
-    OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+    OpenOptions::new()
+        .write(true)
+        .open(path)?
+        .write_all(value.as_bytes())
 }
 
 pub(crate) fn read(path: &Path) -> Result<String> {

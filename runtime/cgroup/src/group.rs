@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use carpel_sys::pidfd;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, Signal};
 
 use crate::devices;
 use crate::error::{Error, Result};
@@ -16,6 +16,7 @@ use crate::files;
 use crate::limits::{Limits, Setting};
 use crate::stats::{self, Stats};
 
+const SIGKILL: i32 = 9;
 /// Rounds of killing what appeared since the last one.
 const KILL_TRIES: u32 = 200;
 /// A killed process leaves its group when it has ended, which takes a moment.
@@ -46,11 +47,21 @@ enum Kind {
 
 impl Cgroup {
     pub(crate) fn v1(dirs: Vec<(Vec<String>, PathBuf)>) -> Self {
-        Self { kind: Kind::V1 { dirs, shared: Vec::new() } }
+        Self {
+            kind: Kind::V1 {
+                dirs,
+                shared: Vec::new(),
+            },
+        }
     }
 
     pub(crate) fn v2(root: PathBuf, relative: &str) -> Self {
-        Self { kind: Kind::V2 { root, relative: relative.to_owned() } }
+        Self {
+            kind: Kind::V2 {
+                root,
+                relative: relative.to_owned(),
+            },
+        }
     }
 
     /// Directories that are this group's own.
@@ -68,12 +79,15 @@ impl Cgroup {
         }
         Ok(Self {
             kind: match &self.kind {
-                Kind::V2 { root, relative } => {
-                    Kind::V2 { root: root.clone(), relative: format!("{relative}/{name}") }
-                }
+                Kind::V2 { root, relative } => Kind::V2 {
+                    root: root.clone(),
+                    relative: format!("{relative}/{name}"),
+                },
                 Kind::V1 { dirs, .. } => {
                     let mut dirs = dirs.iter();
-                    let own = dirs.next().map(|(names, dir)| (names.clone(), dir.join(name)));
+                    let own = dirs
+                        .next()
+                        .map(|(names, dir)| (names.clone(), dir.join(name)));
                     Kind::V1 {
                         dirs: own.into_iter().collect(),
                         shared: dirs.map(|(_, dir)| dir.clone()).collect(),
@@ -134,7 +148,9 @@ impl Cgroup {
         if let Kind::V1 { shared, .. } = &self.kind {
             dirs.extend(shared.iter().cloned());
         }
-        dirs.iter().map(|dir| open(&dir.join("cgroup.procs"), OFlags::RDWR)).collect()
+        dirs.iter()
+            .map(|dir| open(&dir.join("cgroup.procs"), OFlags::RDWR))
+            .collect()
     }
 
     /// The v2 directory, for CLONE_INTO_CGROUP.
@@ -149,9 +165,15 @@ impl Cgroup {
 
     /// v2 `cgroup.kill` (Linux 5.14), for writing.
     pub fn kill_file(&self) -> Result<Option<OwnedFd>> {
-        let Kind::V2 { root, relative } = &self.kind else { return Ok(None) };
+        let Kind::V2 { root, relative } = &self.kind else {
+            return Ok(None);
+        };
         let path = root.join(relative).join("cgroup.kill");
-        if path.exists() { open(&path, OFlags::WRONLY).map(Some) } else { Ok(None) }
+        if path.exists() {
+            open(&path, OFlags::WRONLY).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     pub fn stats(&self) -> Result<Stats> {
@@ -165,12 +187,10 @@ impl Cgroup {
     /// made (Linux 4.13 for v1).
     pub fn oom_kills(&self) -> Result<u64> {
         let (dir, file) = match &self.kind {
-            Kind::V1 { dirs, .. } => {
-                match dirs.iter().find(|(names, _)| has(names, "memory")) {
-                    Some((_, dir)) => (dir.clone(), "memory.oom_control"),
-                    None => return Ok(0),
-                }
-            }
+            Kind::V1 { dirs, .. } => match dirs.iter().find(|(names, _)| has(names, "memory")) {
+                Some((_, dir)) => (dir.clone(), "memory.oom_control"),
+                None => return Ok(0),
+            },
             Kind::V2 { root, relative } => (root.join(relative), "memory.events"),
         };
         let text = files::read_if_there(&dir.join(file))?.unwrap_or_default();
@@ -184,7 +204,11 @@ impl Cgroup {
         if let Some(dir) = self.dirs().first() {
             for dir in tree(dir)? {
                 let text = files::read_if_there(&dir.join("cgroup.procs")).unwrap_or_default();
-                pids.extend(text.unwrap_or_default().lines().filter_map(|l| l.parse::<i32>().ok()));
+                pids.extend(
+                    text.unwrap_or_default()
+                        .lines()
+                        .filter_map(|l| l.parse::<i32>().ok()),
+                );
             }
         }
         Ok(pids)
@@ -193,26 +217,39 @@ impl Cgroup {
     /// Kills every process of the group and below it; when this returns none is left
     /// but such as are ending.
     pub fn kill(&self) -> Result<()> {
-        let Some(dir) = self.dirs().into_iter().next() else { return Ok(()) };
+        let Some(dir) = self.dirs().into_iter().next() else {
+            return Ok(());
+        };
         if files::try_write(&dir.join("cgroup.kill"), "1").is_ok() {
             return Ok(());
         }
         for _ in 0..KILL_TRIES {
-            let pids = self.pids()?;
             // 0 is a process of a PID namespace that we do not see.
-            let alive = pids.iter().filter(|pid| **pid > 0 && !is_zombie(**pid));
-            let mut any = false;
-            for pid in alive.filter_map(|pid| Pid::from_raw(*pid)) {
-                any = true;
-                // One that ended in between is what we want.
-                let _ = rustix::process::kill_process(pid, Signal::KILL);
-            }
-            if !any {
+            let alive = self
+                .pids()?
+                .into_iter()
+                .filter(|pid| *pid > 0 && !is_zombie(*pid));
+            let found: Vec<_> = alive.map(|pid| (pid, pidfd::open(pid))).collect();
+            if found.is_empty() {
                 return Ok(());
+            }
+            // A number that is listed still was not given to another process between
+            // the reading and the opening.
+            let still = self.pids()?;
+            for (pid, process) in found {
+                if let Ok(process) = process
+                    && still.contains(&pid)
+                {
+                    // One that ended in between is what we want.
+                    let _ = pidfd::signal(process, SIGKILL);
+                }
             }
             thread::sleep(PAUSE);
         }
-        Err(Error::Busy { path: dir, tries: KILL_TRIES })
+        Err(Error::Busy {
+            path: dir,
+            tries: KILL_TRIES,
+        })
     }
 
     /// Removes the group and those below it. Its processes must have been killed.
@@ -256,8 +293,14 @@ fn enable_controllers(root: &Path, relative: &str) -> Result<()> {
         fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
         let have = files::read_if_there(&dir.join("cgroup.controllers"))?.unwrap_or_default();
         let on = files::read_if_there(&dir.join("cgroup.subtree_control"))?.unwrap_or_default();
-        for name in have.split_whitespace().filter(|n| !on.split_whitespace().any(|o| o == *n)) {
-            drop(files::try_write(&dir.join("cgroup.subtree_control"), &format!("+{name}")));
+        for name in have
+            .split_whitespace()
+            .filter(|n| !on.split_whitespace().any(|o| o == *n))
+        {
+            drop(files::try_write(
+                &dir.join("cgroup.subtree_control"),
+                &format!("+{name}"),
+            ));
         }
         dir.push(part);
     }
@@ -266,7 +309,10 @@ fn enable_controllers(root: &Path, relative: &str) -> Result<()> {
 
 /// A new v1 cpuset is empty, and nothing can be put into an empty one.
 fn inherit_cpuset(dir: &Path) -> Result<()> {
-    let Some(parent) = dir.parent().filter(|parent| parent.join("cpuset.cpus").exists()) else {
+    let Some(parent) = dir
+        .parent()
+        .filter(|parent| parent.join("cpuset.cpus").exists())
+    else {
         return Ok(());
     };
     for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -292,7 +338,9 @@ fn tree(dir: &Path) -> Result<Vec<PathBuf>> {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(Error::io("list", &dir)(error)),
         };
-        let children = entries.flatten().filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir()));
+        let children = entries
+            .flatten()
+            .filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir()));
         all.extend(children.map(|entry| entry.path()));
     }
     Ok(all)
@@ -304,9 +352,7 @@ fn remove_tree(dir: &Path) -> Result<()> {
             match fs::remove_dir(dir) {
                 Ok(()) => break,
                 Err(error) if error.kind() == ErrorKind::NotFound => break,
-                Err(error)
-                    if error.kind() == ErrorKind::ResourceBusy && attempt < REMOVE_TRIES =>
-                {
+                Err(error) if error.kind() == ErrorKind::ResourceBusy && attempt < REMOVE_TRIES => {
                     thread::sleep(PAUSE);
                 }
                 Err(error) => return Err(Error::io("remove", dir)(error)),

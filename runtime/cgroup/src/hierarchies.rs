@@ -54,7 +54,9 @@ impl Hierarchies {
             let has_memory =
                 controllers.is_some_and(|text| text.split_whitespace().any(|c| c == "memory"));
             if has_memory || !mounts.iter().any(|mount| mount.kind == "cgroup") {
-                return Ok(Self { layout: Layout::V2(unified.point.clone()) });
+                return Ok(Self {
+                    layout: Layout::V2(unified.point.clone()),
+                });
             }
         }
         let v1: Vec<_> = mounts
@@ -62,7 +64,10 @@ impl Hierarchies {
             .filter(|mount| mount.kind == "cgroup")
             .flat_map(|mount| {
                 let point = mount.point;
-                mount.controllers.into_iter().map(move |name| (name, point.clone()))
+                mount
+                    .controllers
+                    .into_iter()
+                    .map(move |name| (name, point.clone()))
             })
             .collect();
         if v1.is_empty() {
@@ -71,7 +76,9 @@ impl Hierarchies {
                 why: "no cgroup filesystem is mounted".into(),
             });
         }
-        Ok(Self { layout: Layout::V1(v1) })
+        Ok(Self {
+            layout: Layout::V1(v1),
+        })
     }
 
     pub fn version(&self) -> Version {
@@ -117,8 +124,12 @@ impl Hierarchies {
         let relative = check(path)?;
         Ok(match &self.layout {
             Layout::V1(all) => {
-                let dirs = all.iter().map(|(name, root)| (name.clone(), root.join(relative)));
-                Cgroup::v1(one_dir_a_hierarchy(dirs.filter(|(_, dir)| dir.is_dir()).collect()))
+                let dirs = all
+                    .iter()
+                    .map(|(name, root)| (name.clone(), root.join(relative)));
+                Cgroup::v1(one_dir_a_hierarchy(
+                    dirs.filter(|(_, dir)| dir.is_dir()).collect(),
+                ))
             }
             Layout::V2(root) => Cgroup::v2(root.clone(), relative),
         })
@@ -177,8 +188,13 @@ fn wanted(purpose: Use, limits: &Limits) -> Vec<&'static str> {
 
 /// An absolute path below the root, as a relative one.
 fn check(path: &str) -> Result<&str> {
-    let invalid = |why: &str| Error::Invalid { what: format!("path {path:?}"), why: why.into() };
-    let relative = path.strip_prefix('/').ok_or_else(|| invalid("is not absolute"))?;
+    let invalid = |why: &str| Error::Invalid {
+        what: format!("path {path:?}"),
+        why: why.into(),
+    };
+    let relative = path
+        .strip_prefix('/')
+        .ok_or_else(|| invalid("is not absolute"))?;
     if relative.trim_matches('/').is_empty() {
         return Err(invalid("is the root"));
     }
@@ -202,7 +218,9 @@ struct Mount {
 fn parse_mounts(text: &str) -> Vec<Mount> {
     let mut mounts = Vec::new();
     for line in text.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
         let (Some(root), Some(point)) = (left.split(' ').nth(3), left.split(' ').nth(4)) else {
             continue;
         };
@@ -214,20 +232,31 @@ fn parse_mounts(text: &str) -> Vec<Mount> {
         if !kind.starts_with("cgroup") || root != "/" && !root.starts_with("/..") {
             continue;
         }
-        let known = ["rw", "ro", "xattr", "clone_children", "noprefix", "favordynmods"];
+        let known = [
+            "rw",
+            "ro",
+            "xattr",
+            "clone_children",
+            "noprefix",
+            "favordynmods",
+        ];
         let controllers = options
             .split(',')
             .filter(|option| !known.contains(option) && !option.contains('='))
             .map(str::to_owned)
             .collect();
-        mounts.push(Mount { kind: kind.into(), point: point.into(), controllers });
+        mounts.push(Mount {
+            kind: kind.into(),
+            point: point.into(),
+            controllers,
+        });
     }
     mounts
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{check, parse_mounts, wanted, Use};
+    use super::{Use, check, parse_mounts, wanted};
     use crate::limits::Limits;
 
     #[test]
@@ -238,8 +267,10 @@ mod tests {
                     33 25 0:29 /docker/x /mnt/part rw - cgroup cgroup rw,memory\n\
                     34 25 0:30 / / rw - ext4 /dev/vda rw\n";
         let mounts = parse_mounts(text);
-        let seen: Vec<_> =
-            mounts.iter().map(|m| (m.kind.as_str(), m.controllers.join(","))).collect();
+        let seen: Vec<_> = mounts
+            .iter()
+            .map(|m| (m.kind.as_str(), m.controllers.join(",")))
+            .collect();
         assert_eq!(
             seen,
             [
@@ -254,7 +285,11 @@ mod tests {
     fn only_what_carries_a_limit_or_a_statistic_is_joined() {
         let plain = wanted(Use::Container, &Limits::default());
         assert_eq!(plain, ["pids", "memory", "cpuacct", "devices"]);
-        let limits = Limits { cpu_shares: 2, cpuset_cpus: "0".into(), ..Limits::default() };
+        let limits = Limits {
+            cpu_shares: 2,
+            cpuset_cpus: "0".into(),
+            ..Limits::default()
+        };
         let all = wanted(Use::Container, &limits);
         assert!(all.contains(&"cpu") && all.contains(&"cpuset") && !all.contains(&"hugetlb"));
     }

@@ -39,7 +39,12 @@ pub(crate) struct Setting {
 
 impl Setting {
     fn new(controller: &'static str, file: &str, value: impl ToString) -> Self {
-        Self { controller, file: file.into(), value: value.to_string(), may_lack: false }
+        Self {
+            controller,
+            file: file.into(),
+            value: value.to_string(),
+            may_lack: false,
+        }
     }
 }
 
@@ -85,7 +90,11 @@ impl Limits {
             all.push(Setting::new("cpu", "cpu.cfs_period_us", self.cpu_period));
         }
         if self.cpu_quota != 0 {
-            all.push(Setting::new("cpu", "cpu.cfs_quota_us", self.cpu_quota.max(-1)));
+            all.push(Setting::new(
+                "cpu",
+                "cpu.cfs_quota_us",
+                self.cpu_quota.max(-1),
+            ));
         }
         if self.memory != 0 {
             all.push(Setting::new("memory", "memory.limit_in_bytes", self.memory));
@@ -101,14 +110,24 @@ impl Limits {
             all.push(Setting::new("pids", "pids.max", self.pids));
         }
         for (size, limit) in self.hugepages.iter().filter(|(_, limit)| *limit != 0) {
-            all.push(Setting::new("hugetlb", &format!("hugetlb.{size}.limit_in_bytes"), limit));
+            all.push(Setting::new(
+                "hugetlb",
+                &format!("hugetlb.{size}.limit_in_bytes"),
+                limit,
+            ));
         }
         all
     }
 
     pub(crate) fn v2(&self) -> Vec<Setting> {
         let mut all = Vec::new();
-        let limit = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
+        let limit = |value: i64| {
+            if value < 0 {
+                "max".to_owned()
+            } else {
+                value.to_string()
+            }
+        };
         if !self.cpuset_cpus.is_empty() {
             all.push(Setting::new("cpuset", "cpuset.cpus", &self.cpuset_cpus));
         }
@@ -119,8 +138,16 @@ impl Limits {
             all.push(Setting::new("cpu", "cpu.weight", weight(self.cpu_shares)));
         }
         if self.cpu_quota != 0 || self.cpu_period != 0 {
-            let quota = if self.cpu_quota > 0 { limit(self.cpu_quota) } else { "max".into() };
-            let period = if self.cpu_period != 0 { self.cpu_period } else { 100_000 };
+            let quota = if self.cpu_quota > 0 {
+                limit(self.cpu_quota)
+            } else {
+                "max".into()
+            };
+            let period = if self.cpu_period != 0 {
+                self.cpu_period
+            } else {
+                100_000
+            };
             all.push(Setting::new("cpu", "cpu.max", format!("{quota} {period}")));
         }
         if self.memory != 0 {
@@ -128,7 +155,11 @@ impl Limits {
         }
         if self.memory_swap != 0 {
             // v2 counts swap alone; the request counts memory and swap together.
-            let swap = if self.memory_swap < 0 { -1 } else { self.memory_swap - self.memory.max(0) };
+            let swap = if self.memory_swap < 0 {
+                -1
+            } else {
+                self.memory_swap - self.memory.max(0)
+            };
             let mut setting = Setting::new("memory", "memory.swap.max", limit(swap));
             setting.may_lack = swap == 0;
             all.push(setting);
@@ -137,7 +168,11 @@ impl Limits {
             all.push(Setting::new("pids", "pids.max", self.pids));
         }
         for (size, limit) in self.hugepages.iter().filter(|(_, limit)| *limit != 0) {
-            all.push(Setting::new("hugetlb", &format!("hugetlb.{size}.max"), limit));
+            all.push(Setting::new(
+                "hugetlb",
+                &format!("hugetlb.{size}.max"),
+                limit,
+            ));
         }
         for (file, value) in &self.unified {
             all.push(Setting::new("unified", file, value));
@@ -156,7 +191,10 @@ mod tests {
     use super::{Limits, weight};
 
     fn shown(settings: &[super::Setting]) -> Vec<String> {
-        settings.iter().map(|s| format!("{}={}", s.file, s.value)).collect()
+        settings
+            .iter()
+            .map(|s| format!("{}={}", s.file, s.value))
+            .collect()
     }
 
     #[test]
@@ -168,7 +206,10 @@ mod tests {
     #[test]
     fn nothing_asked_for_writes_nothing() {
         assert!(Limits::default().v1().is_empty() && Limits::default().v2().is_empty());
-        let zero_pages = Limits { hugepages: vec![("2MB".into(), 0)], ..Limits::default() };
+        let zero_pages = Limits {
+            hugepages: vec![("2MB".into(), 0)],
+            ..Limits::default()
+        };
         assert!(zero_pages.v1().is_empty() && zero_pages.missing("hugetlb").is_ok());
     }
 
@@ -208,7 +249,10 @@ mod tests {
 
     #[test]
     fn a_limit_without_its_controller_is_an_error() {
-        let limits = Limits { pids: 5, ..Limits::default() };
+        let limits = Limits {
+            pids: 5,
+            ..Limits::default()
+        };
         assert!(limits.missing("pids").is_err());
         assert!(limits.missing("memory").is_ok());
     }

@@ -34,7 +34,10 @@ fn number(text: &str) -> u64 {
 pub(crate) fn v1(dirs: &[(Vec<String>, PathBuf)]) -> Result<Stats> {
     let mut stats = Stats::default();
     let file = |controller: &str, name: &str| -> Result<Option<String>> {
-        match dirs.iter().find(|(names, _)| names.iter().any(|n| n == controller)) {
+        match dirs
+            .iter()
+            .find(|(names, _)| names.iter().any(|n| n == controller))
+        {
             Some((_, dir)) => read_if_there(&dir.join(name)),
             None => Ok(None),
         }
@@ -46,7 +49,9 @@ pub(crate) fn v1(dirs: &[(Vec<String>, PathBuf)]) -> Result<Stats> {
     stats.memory_limit = (limit > 0 && limit < UNLIMITED).then_some(limit);
     let detail = file("memory", "memory.stat")?.unwrap_or_default();
     let get = |key| keyed(&detail, key).unwrap_or(0);
-    stats.memory_working_set = stats.memory_usage.saturating_sub(get("total_inactive_file"));
+    stats.memory_working_set = stats
+        .memory_usage
+        .saturating_sub(get("total_inactive_file"));
     stats.memory_rss = get("total_rss");
     stats.page_faults = get("total_pgfault");
     stats.major_page_faults = get("total_pgmajfault");
@@ -88,7 +93,10 @@ mod tests {
             ("cpu.stat", "usage_usec 12\nuser_usec 5\n"),
             ("memory.current", "1000\n"),
             ("memory.max", "max\n"),
-            ("memory.stat", "anon 300\ninactive_file 400\npgfault 5\npgmajfault 1\n"),
+            (
+                "memory.stat",
+                "anon 300\ninactive_file 400\npgfault 5\npgmajfault 1\n",
+            ),
             ("memory.swap.current", "7\n"),
             ("pids.current", "3\n"),
         ] {

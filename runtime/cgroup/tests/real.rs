@@ -13,11 +13,16 @@ struct Root {
 impl Root {
     fn new(name: &str) -> Self {
         let path = format!("/carpel-test-{name}-{}", std::process::id());
-        Self { all: Hierarchies::detect().unwrap(), path }
+        Self {
+            all: Hierarchies::detect().unwrap(),
+            path,
+        }
     }
 
     fn create(&self, name: &str, limits: &Limits) -> Cgroup {
-        self.all.create(&format!("{}/{name}", self.path), Use::Container, limits).unwrap()
+        self.all
+            .create(&format!("{}/{name}", self.path), Use::Container, limits)
+            .unwrap()
     }
 }
 
@@ -37,14 +42,21 @@ fn sleeper(group: &Cgroup) -> Child {
 
 fn join(group: &Cgroup, pid: u32) {
     for procs in group.procs().unwrap() {
-        std::fs::File::from(procs).write_all(pid.to_string().as_bytes()).unwrap();
+        std::fs::File::from(procs)
+            .write_all(pid.to_string().as_bytes())
+            .unwrap();
     }
 }
 
 #[test]
 fn limits_are_set_and_statistics_read() {
     let root = Root::new("limits");
-    let limits = Limits { memory: 64 << 20, pids: 20, cpu_shares: 512, ..Limits::default() };
+    let limits = Limits {
+        memory: 64 << 20,
+        pids: 20,
+        cpu_shares: 512,
+        ..Limits::default()
+    };
     let group = root.create("a", &limits);
     let mut child = sleeper(&group);
     assert_eq!(group.pids().unwrap(), [i32::try_from(child.id()).unwrap()]);
@@ -69,7 +81,13 @@ fn kill_takes_the_groups_below_too_and_remove_leaves_nothing() {
     outer.wait().unwrap();
     inner.wait().unwrap();
     group.remove().unwrap();
-    assert!(!root.all.children(&root.path).unwrap().contains(&"a".to_owned()));
+    assert!(
+        !root
+            .all
+            .children(&root.path)
+            .unwrap()
+            .contains(&"a".to_owned())
+    );
     group.kill().unwrap();
     group.remove().unwrap();
 }
@@ -78,7 +96,10 @@ fn kill_takes_the_groups_below_too_and_remove_leaves_nothing() {
 fn killing_an_exec_spares_its_container() {
     let root = Root::new("exec");
     let group = root.create("a", &Limits::default());
-    let inside = root.all.create_inside(&format!("{}/a", root.path), "exec-1").unwrap();
+    let inside = root
+        .all
+        .create_inside(&format!("{}/a", root.path), "exec-1")
+        .unwrap();
     let (mut outer, mut inner) = (sleeper(&group), sleeper(&inside));
     inside.kill().unwrap();
     inner.wait().unwrap();
@@ -90,10 +111,17 @@ fn killing_an_exec_spares_its_container() {
 #[test]
 fn want_of_memory_is_counted() {
     let root = Root::new("oom");
-    let limits = Limits { memory: 8 << 20, memory_swap: 8 << 20, ..Limits::default() };
+    let limits = Limits {
+        memory: 8 << 20,
+        memory_swap: 8 << 20,
+        ..Limits::default()
+    };
     let group = root.create("a", &limits);
     let mut child = Command::new("sh")
-        .args(["-c", "read go; dd if=/dev/zero of=/dev/null bs=64M count=1 2>/dev/null"])
+        .args([
+            "-c",
+            "read go; dd if=/dev/zero of=/dev/null bs=64M count=1 2>/dev/null",
+        ])
         .stdin(std::process::Stdio::piped())
         .spawn()
         .unwrap();
@@ -106,8 +134,18 @@ fn want_of_memory_is_counted() {
 #[test]
 fn a_limit_without_controller_is_refused_unless_zero() {
     let root = Root::new("lack");
-    let zero = Limits { hugepages: vec![("1PB".into(), 0)], ..Limits::default() };
+    let zero = Limits {
+        hugepages: vec![("1PB".into(), 0)],
+        ..Limits::default()
+    };
     root.create("zero", &zero);
-    let some = Limits { hugepages: vec![("1PB".into(), 1)], ..Limits::default() };
-    assert!(root.all.create(&format!("{}/some", root.path), Use::Container, &some).is_err());
+    let some = Limits {
+        hugepages: vec![("1PB".into(), 1)],
+        ..Limits::default()
+    };
+    assert!(
+        root.all
+            .create(&format!("{}/some", root.path), Use::Container, &some)
+            .is_err()
+    );
 }

@@ -1,0 +1,184 @@
+//! Puts the daemon together, serves, and takes it apart again.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use carpel_images::Store;
+use carpel_network::NoneDriver;
+use carpel_network::driver::NetworkDriver;
+use carpel_proto::admin::admin_server::AdminServer;
+use carpel_proto::cri::image_service_server::ImageServiceServer;
+use carpel_proto::cri::runtime_service_server::RuntimeServiceServer;
+use rustix::fs::FlockOperation;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::admin::AdminEdge;
+use crate::authority::LenientStream;
+use crate::backends;
+use crate::config::{Config, Driver};
+use crate::cri::{self, ImageEdge, RuntimeEdge};
+use crate::holder::HolderImage;
+use crate::listen;
+use crate::pod::{Decode, Parts, Runtime};
+use crate::seccomp::Compiler;
+use crate::state::StateStore;
+
+/// For operations that run when the daemon is told to end.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// A daemon, put together and not serving yet.
+struct App {
+    config: Arc<Config>,
+    store: Arc<Store>,
+    runtime: Arc<Runtime>,
+    /// Held while this daemon lives: two would undo each other's work.
+    _lock: File,
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
+    let app = App::build(config).await?;
+    app.runtime
+        .recover(Decode {
+            pod: cri::decode::pod,
+            container: cri::decode::container,
+        })
+        .await?;
+    app.run().await
+}
+
+/// Removes what outlives the daemon on purpose. Refused while there are pods.
+pub(crate) async fn cleanup(config: Config) -> anyhow::Result<()> {
+    let run = make_dirs(&config)?;
+    let _lock = lock(&run)?;
+    let state = StateStore::open(&config.paths.root.join("state"))?;
+    let pods = state.load()?.len();
+    anyhow::ensure!(pods == 0, "there are {pods} pods; remove them first");
+    if config.network.driver == Driver::Bridge {
+        backends::bridge(&config)?.destroy().await?;
+    }
+    let cgroups = carpel_cgroup::Hierarchies::detect()?;
+    cgroups.open(&config.cgroup.root)?.remove()?;
+    Ok(())
+}
+
+impl App {
+    async fn build(config: Config) -> anyhow::Result<Self> {
+        let run = make_dirs(&config)?;
+        let lock = lock(&run)?;
+        let store = Arc::new(backends::store(&config).await?);
+        let network: Arc<dyn NetworkDriver> = match config.network.driver {
+            Driver::Bridge => Arc::new(backends::bridge(&config)?),
+            Driver::None => Arc::new(NoneDriver),
+        };
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .context("read /proc/sys/kernel/random/boot_id")?;
+        let runtime = Runtime::new(Parts {
+            state: StateStore::open(&config.paths.root.join("state"))?,
+            run,
+            holder: HolderImage::load(&config.holder.binary)?,
+            images: Arc::clone(&store) as _,
+            network,
+            cgroups: Arc::new(carpel_cgroup::Hierarchies::detect()?),
+            cgroup_root: config.cgroup.root.trim_end_matches('/').to_owned(),
+            seccomp: Compiler::new(),
+            boot_id: boot_id.trim().to_owned(),
+        });
+        Ok(Self {
+            config: Arc::new(config),
+            store,
+            runtime,
+            _lock: lock,
+        })
+    }
+
+    async fn run(self) -> anyhow::Result<()> {
+        let stop = CancellationToken::new();
+        let cri = listen::bind(&self.config.grpc.socket)?;
+        let admin = listen::bind(&self.config.admin.socket)?;
+        let runtime_edge = RuntimeServiceServer::new(RuntimeEdge(Arc::clone(&self.runtime)))
+            .max_decoding_message_size(cri::MAX_MESSAGE)
+            .max_encoding_message_size(cri::MAX_MESSAGE);
+        let image_edge = ImageServiceServer::new(ImageEdge(Arc::clone(&self.store) as _))
+            .max_decoding_message_size(cri::MAX_MESSAGE)
+            .max_encoding_message_size(cri::MAX_MESSAGE);
+        let admin_edge = AdminServer::new(AdminEdge::new(
+            Arc::clone(&self.config),
+            Arc::clone(&self.store),
+            Arc::clone(&self.runtime),
+        ));
+        let serve_cri = Server::builder()
+            .add_service(runtime_edge)
+            .add_service(image_edge)
+            .serve_with_incoming_shutdown(connections(cri), stop.clone().cancelled_owned());
+        let serve_admin = Server::builder()
+            .add_service(admin_edge)
+            .serve_with_incoming_shutdown(connections(admin), stop.clone().cancelled_owned());
+        tracing::info!(socket = %self.config.grpc.socket.display(), "serving");
+        let (mut term, mut int) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
+        let serving = async { tokio::try_join!(serve_cri, serve_admin) };
+        tokio::pin!(serving);
+        tokio::select! {
+            ended = &mut serving => {
+                ended.context("serve")?;
+                anyhow::bail!("the sockets were closed");
+            }
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        tracing::info!("ending: no new requests, waiting for those that run");
+        stop.cancel();
+        let drained = tokio::time::timeout(DRAIN, async {
+            drop(serving.await);
+            self.runtime.drain().await;
+        });
+        if drained.await.is_err() {
+            tracing::warn!(after = ?DRAIN, "some operations still run; the next start takes them up");
+        }
+        for socket in [&self.config.grpc.socket, &self.config.admin.socket] {
+            std::fs::remove_file(socket).with_context(|| format!("remove {}", socket.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Connections of a socket, whatever their clients call it.
+fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<LenientStream>> {
+    UnixListenerStream::new(listener).map(|accepted| accepted.map(LenientStream::new))
+}
+
+fn make_dirs(config: &Config) -> anyhow::Result<std::path::PathBuf> {
+    for dir in [
+        &config.paths.root,
+        &config.paths.run,
+        &config.paths.run.join("pods"),
+    ] {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(dir)
+            .with_context(|| format!("create {}", dir.display()))?;
+    }
+    Ok(config.paths.run.clone())
+}
+
+fn lock(run: &Path) -> anyhow::Result<File> {
+    let path = run.join("carpeld.lock");
+    let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .with_context(|| format!("another carpeld uses {}", run.display()))?;
+    Ok(file)
+}

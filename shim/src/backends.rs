@@ -1,0 +1,89 @@
+//! Opens the image engine and the network driver that the configuration names.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use carpel_images::registry::{HostConfig, Mirror, RegistryConfig, Timeouts};
+use carpel_images::{Store, StoreConfig};
+use carpel_network::{BridgeConfig, BridgeDriver, StaticRoute};
+
+use crate::config::{Bridge, Config, Registry};
+
+pub(crate) async fn store(config: &Config) -> anyhow::Result<Store> {
+    let mut store = StoreConfig::new(config.paths.root.join("images"));
+    store.registries = registries(config);
+    store.parallel_layers = config.images.parallel_layers;
+    store.limits.bytes = config.images.max_layer_bytes;
+    store.limits.entries = config.images.max_layer_entries;
+    Store::open(store).await.context("open the image store")
+}
+
+pub(crate) fn bridge(config: &Config) -> anyhow::Result<BridgeDriver> {
+    let Bridge {
+        name,
+        pod_cidrs,
+        mtu,
+        masquerade,
+        nft_table,
+        routes,
+    } = &config.network.bridge;
+    let mut bridge = BridgeConfig::new(config.paths.root.join("network"));
+    bridge.bridge.clone_from(name);
+    bridge.table.clone_from(nft_table);
+    bridge.mtu = *mtu;
+    bridge.masquerade = *masquerade;
+    bridge.pod_cidrs = pod_cidrs
+        .iter()
+        .map(|cidr| {
+            cidr.parse()
+                .with_context(|| format!("network.bridge.pod_cidrs: {cidr:?}"))
+        })
+        .collect::<anyhow::Result<_>>()?;
+    bridge.routes = routes
+        .iter()
+        .map(|route| {
+            let dst = route
+                .to
+                .parse()
+                .with_context(|| format!("routes.to: {:?}", route.to))?;
+            let via = route
+                .via
+                .parse()
+                .with_context(|| format!("routes.via: {:?}", route.via))?;
+            Ok(StaticRoute { dst, via })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    BridgeDriver::open(bridge).context("open the bridge driver")
+}
+
+fn registries(config: &Config) -> RegistryConfig {
+    let hosts: BTreeMap<String, HostConfig> = config
+        .registries
+        .iter()
+        .map(|(host, registry)| {
+            let Registry {
+                mirrors,
+                insecure,
+                ca_file,
+            } = registry;
+            let host_config = HostConfig {
+                mirrors: mirrors.iter().map(Mirror::new).collect(),
+                insecure: *insecure,
+                ca_file: ca_file.clone(),
+                server: None,
+            };
+            (host.clone(), host_config)
+        })
+        .collect();
+    RegistryConfig {
+        hosts,
+        timeouts: Timeouts {
+            connect: Duration::from_secs(config.images.connect_seconds),
+            stall: Duration::from_secs(config.images.stall_seconds),
+            ..Timeouts::default()
+        },
+        max_concurrent_layers: config.images.parallel_layers,
+        ..RegistryConfig::default()
+    }
+}

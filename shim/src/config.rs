@@ -1,0 +1,298 @@
+//! The daemon's configuration: typed, all defaults in code, unknown keys refused.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) paths: Paths,
+    pub(crate) grpc: Grpc,
+    pub(crate) admin: Admin,
+    pub(crate) log: Log,
+    pub(crate) holder: Holder,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) network: Network,
+    pub(crate) images: Images,
+    /// By host name as it stands in image names.
+    pub(crate) registries: BTreeMap<String, Registry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Paths {
+    /// Records, images and writable layers; on a disk.
+    pub(crate) root: PathBuf,
+    /// Sockets and generated files; on a tmpfs.
+    pub(crate) run: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            root: "/var/lib/carpel".into(),
+            run: "/run/carpel".into(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Grpc {
+    /// Unix socket of the CRI.
+    pub(crate) socket: PathBuf,
+}
+
+impl Default for Grpc {
+    fn default() -> Self {
+        Self {
+            socket: "/run/carpel/carpel.sock".into(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Admin {
+    /// Unix socket of the admin service.
+    pub(crate) socket: PathBuf,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            socket: "/run/carpel/admin.sock".into(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter as of tracing-subscriber.
+    pub(crate) level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".into(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Holder {
+    /// The holder's binary; empty: `carpel-holder` beside carpeld, else in /usr/libexec/carpel.
+    pub(crate) binary: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cgroup {
+    /// Parent of pods that bring no cgroup_parent, below each hierarchy's root.
+    pub(crate) root: String,
+}
+
+impl Default for Cgroup {
+    fn default() -> Self {
+        Self {
+            root: "/carpel".into(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Driver {
+    #[default]
+    Bridge,
+    None,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Network {
+    pub(crate) driver: Driver,
+    pub(crate) bridge: Bridge,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Bridge {
+    pub(crate) name: String,
+    /// Until the kubelet tells others (UpdateRuntimeConfig).
+    pub(crate) pod_cidrs: Vec<String>,
+    /// 0: as the kernel has it.
+    pub(crate) mtu: u32,
+    /// Pods appear outside with the node's address.
+    pub(crate) masquerade: bool,
+    pub(crate) nft_table: String,
+    /// Static routes to other nodes' pods.
+    pub(crate) routes: Vec<Route>,
+}
+
+impl Default for Bridge {
+    fn default() -> Self {
+        Self {
+            name: "carpel0".into(),
+            pod_cidrs: vec!["10.88.0.0/16".into()],
+            mtu: 0,
+            masquerade: true,
+            nft_table: "carpel".into(),
+            routes: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Route {
+    pub(crate) to: String,
+    pub(crate) via: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Images {
+    /// Layers of one pull that are fetched at once.
+    pub(crate) parallel_layers: usize,
+    /// Seconds without a byte after which a registry counts as hung.
+    pub(crate) stall_seconds: u64,
+    /// Seconds to connect to a registry.
+    pub(crate) connect_seconds: u64,
+    /// Most bytes one layer may unpack to.
+    pub(crate) max_layer_bytes: u64,
+    /// Most entries one layer may have.
+    pub(crate) max_layer_entries: u64,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self {
+            parallel_layers: 3,
+            stall_seconds: 30,
+            connect_seconds: 10,
+            max_layer_bytes: 64 << 30,
+            max_layer_entries: 2_000_000,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Registry {
+    /// Tried in this order before the registry itself: `http(s)://host[:port][/prefix]`.
+    pub(crate) mirrors: Vec<String>,
+    /// Speak plain HTTP to the registry itself.
+    pub(crate) insecure: bool,
+    /// PEM file with further certificate authorities.
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+impl Config {
+    pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read configuration {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("configuration {}", path.display()))
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let config: Self = toml::from_str(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    pub(crate) fn to_toml(&self) -> anyhow::Result<String> {
+        Ok(toml::to_string(self)?)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let absolute = [
+            ("paths.root", &self.paths.root),
+            ("paths.run", &self.paths.run),
+            ("grpc.socket", &self.grpc.socket),
+            ("admin.socket", &self.admin.socket),
+        ];
+        for (key, path) in absolute {
+            anyhow::ensure!(
+                path.is_absolute(),
+                "{key}: {} is not absolute",
+                path.display()
+            );
+        }
+        let root = &self.cgroup.root;
+        anyhow::ensure!(
+            root.starts_with('/') && root.len() > 1 && !root.split('/').any(|part| part == ".."),
+            "cgroup.root: {root:?} is not an absolute path below the cgroup root"
+        );
+        for cidr in &self.network.bridge.pod_cidrs {
+            cidr.parse::<ipnet::IpNet>()
+                .with_context(|| format!("network.bridge.pod_cidrs: {cidr:?} is not a CIDR"))?;
+        }
+        anyhow::ensure!(
+            self.images.parallel_layers > 0,
+            "images.parallel_layers: 0 is too few"
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Config;
+
+    #[test]
+    fn the_example_is_the_default() {
+        let example = Config::parse(include_str!("../../examples/config.toml")).unwrap();
+        assert_eq!(example, Config::default());
+    }
+
+    #[test]
+    fn the_example_documents_each_key() {
+        let example = include_str!("../../examples/config.toml");
+        for line in Config::default().to_toml().unwrap().lines() {
+            let Some((key, _)) = line.split_once(" = ") else {
+                continue;
+            };
+            assert!(
+                example
+                    .lines()
+                    .any(|l| l.trim_start_matches("# ").starts_with(&format!("{key} ="))),
+                "examples/config.toml does not show {key}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = Config::parse("[grpc]\nsokcet = \"/x\"\n").unwrap_err();
+        assert!(format!("{error:#}").contains("sokcet"), "{error:#}");
+    }
+
+    #[test]
+    fn wrong_values_are_refused_by_key() {
+        for (text, key) in [
+            ("[paths]\nroot = \"var\"", "paths.root"),
+            ("[cgroup]\nroot = \"/a/../b\"", "cgroup.root"),
+            (
+                "[network.bridge]\npod_cidrs = [\"10.0.0.0/99\"]",
+                "network.bridge.pod_cidrs",
+            ),
+            ("[images]\nparallel_layers = 0", "images.parallel_layers"),
+        ] {
+            let error = format!("{:#}", Config::parse(text).unwrap_err());
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_default_survives_a_round_trip() {
+        let text = Config::default().to_toml().unwrap();
+        assert_eq!(Config::parse(&text).unwrap(), Config::default());
+    }
+}

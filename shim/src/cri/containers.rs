@@ -1,0 +1,146 @@
+//! The container calls.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use carpel_proto::cri;
+use carpel_proto::state::container_record::Phase;
+use futures_util::future::join_all;
+use prost::Message;
+use serde_json::json;
+
+use super::filter::{id_matches, labels_match};
+use super::{from_wire, to_wire};
+use crate::error::Error;
+use crate::pod::{Container, CreateRequest, Runtime};
+
+pub(super) async fn create(
+    runtime: &Arc<Runtime>,
+    request: cri::CreateContainerRequest,
+) -> Result<cri::CreateContainerResponse, Error> {
+    let config = request
+        .config
+        .ok_or_else(|| Error::Invalid("config: is missing".into()))?;
+    let has_security_context = config
+        .linux
+        .as_ref()
+        .is_some_and(|linux| linux.security_context.is_some());
+    let container_id = runtime
+        .create_container(CreateRequest {
+            pod_id: request.pod_sandbox_id,
+            received: config.encode_to_vec(),
+            config: from_wire::container_config(&config)?,
+            has_security_context,
+        })
+        .await?;
+    Ok(cri::CreateContainerResponse { container_id })
+}
+
+pub(super) fn seconds(field: &str, value: i64) -> Result<Duration, Error> {
+    u64::try_from(value)
+        .map(Duration::from_secs)
+        .map_err(|_| Error::Invalid(format!("{field}: {value} is negative")))
+}
+
+pub(super) fn list(
+    runtime: &Runtime,
+    request: cri::ListContainersRequest,
+) -> cri::ListContainersResponse {
+    let filter = request.filter.unwrap_or_default();
+    let wanted = |container: &Arc<Container>| {
+        let state = || i32::from(to_wire::container_state(container.phase()));
+        id_matches(&filter.id, &container.id)
+            && id_matches(&filter.pod_sandbox_id, &container.pod_id)
+            && filter.state.is_none_or(|want| want.state == state())
+            && labels_match(&filter.label_selector, &container.config.labels)
+    };
+    let containers = runtime.containers();
+    let wanted = containers.iter().filter(|container| wanted(container));
+    cri::ListContainersResponse {
+        containers: wanted.map(|c| to_wire::container(c)).collect(),
+    }
+}
+
+pub(super) async fn status(
+    runtime: &Runtime,
+    request: &cri::ContainerStatusRequest,
+) -> Result<cri::ContainerStatusResponse, Error> {
+    let container = runtime.container(&request.container_id)?;
+    let info = if request.verbose {
+        info(runtime, &container).await?
+    } else {
+        HashMap::new()
+    };
+    Ok(cri::ContainerStatusResponse {
+        status: Some(to_wire::container_status(&container)),
+        info,
+    })
+}
+
+async fn info(
+    runtime: &Runtime,
+    container: &Arc<Container>,
+) -> Result<HashMap<String, String>, Error> {
+    let info = json!({
+        "sandboxID": container.pod_id,
+        "pid": container.pid(),
+        "runtimeType": "native",
+        "runtimeSpec": *runtime.spec_of(container).await?,
+    });
+    Ok(HashMap::from([("info".to_owned(), info.to_string())]))
+}
+
+pub(super) async fn exec_sync(
+    runtime: &Runtime,
+    request: cri::ExecSyncRequest,
+) -> Result<cri::ExecSyncResponse, Error> {
+    let limit = seconds("timeout", request.timeout)?;
+    let limit = (!limit.is_zero()).then_some(limit);
+    let output = runtime
+        .exec_sync(&request.container_id, &request.cmd, limit)
+        .await?;
+    Ok(cri::ExecSyncResponse {
+        stdout: output.stdout,
+        stderr: output.stderr,
+        exit_code: output.exit_code,
+    })
+}
+
+pub(super) async fn stats(
+    runtime: &Runtime,
+    request: &cri::ContainerStatsRequest,
+) -> Result<cri::ContainerStatsResponse, Error> {
+    let container = runtime.container(&request.container_id)?;
+    let usage = runtime.container_usage(&container).await?;
+    Ok(cri::ContainerStatsResponse {
+        stats: Some(to_wire::container_stats(&container, &usage)),
+    })
+}
+
+pub(super) async fn list_stats(
+    runtime: &Runtime,
+    request: cri::ListContainerStatsRequest,
+) -> cri::ListContainerStatsResponse {
+    let filter = request.filter.unwrap_or_default();
+    let wanted = |container: &Arc<Container>| {
+        matches!(container.phase(), Phase::Created | Phase::Running)
+            && id_matches(&filter.id, &container.id)
+            && id_matches(&filter.pod_sandbox_id, &container.pod_id)
+            && labels_match(&filter.label_selector, &container.config.labels)
+    };
+    let containers: Vec<_> = runtime.containers().into_iter().filter(wanted).collect();
+    let looks = containers.iter().map(|container| async move {
+        match runtime.container_usage(container).await {
+            Ok(usage) => Some(to_wire::container_stats(container, &usage)),
+            // It ended between the look at its state and the look at its cgroup.
+            Err(error) => {
+                tracing::debug!(container = %container.id, %error, "no statistics");
+                None
+            }
+        }
+    });
+    cri::ListContainerStatsResponse {
+        stats: join_all(looks).await.into_iter().flatten().collect(),
+    }
+}

@@ -1,0 +1,152 @@
+//! `runtime.v1.ImageService`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use carpel_images::engine::{Credentials, Image, ImageEngine, NoProgress, PullRequest};
+use carpel_proto::cri;
+use carpel_proto::cri::image_service_server::ImageService;
+use serde_json::{Value, json};
+use tokio_stream::Empty;
+use tonic::{Request, Response, Status};
+
+use super::{to_status, to_wire};
+use crate::error::Error;
+use crate::pod::now_ns;
+
+#[derive(Debug)]
+pub(crate) struct ImageEdge(pub(crate) Arc<dyn ImageEngine>);
+
+type Reply<T> = Result<Response<T>, Status>;
+
+fn failed(error: impl Into<Error>) -> Status {
+    to_status(error.into())
+}
+
+fn named(image: Option<cri::ImageSpec>) -> Result<String, Status> {
+    match image {
+        Some(spec) if !spec.image.is_empty() => Ok(spec.image),
+        _ => Err(failed(Error::Invalid("image.image: is empty".into()))),
+    }
+}
+
+#[tonic::async_trait]
+impl ImageService for ImageEdge {
+    async fn list_images(
+        &self,
+        request: Request<cri::ListImagesRequest>,
+    ) -> Reply<cri::ListImagesResponse> {
+        let wanted = request
+            .into_inner()
+            .filter
+            .and_then(|filter| filter.image)
+            .map(|spec| spec.image)
+            .unwrap_or_default();
+        let found: Vec<Image> = if wanted.is_empty() {
+            self.0.list().await.map_err(failed)?
+        } else {
+            self.0
+                .status(&wanted)
+                .await
+                .map_err(failed)?
+                .into_iter()
+                .collect()
+        };
+        let images = found.iter().map(to_wire::image).collect();
+        Ok(Response::new(cri::ListImagesResponse { images }))
+    }
+
+    type StreamImagesStream = Empty<Result<cri::StreamImagesResponse, Status>>;
+
+    async fn stream_images(
+        &self,
+        _: Request<cri::StreamImagesRequest>,
+    ) -> Reply<Self::StreamImagesStream> {
+        Err(Status::unimplemented("StreamImages is not implemented yet"))
+    }
+
+    async fn image_status(
+        &self,
+        request: Request<cri::ImageStatusRequest>,
+    ) -> Reply<cri::ImageStatusResponse> {
+        let request = request.into_inner();
+        let image = self
+            .0
+            .status(&named(request.image)?)
+            .await
+            .map_err(failed)?;
+        let info = match &image {
+            Some(image) if request.verbose => info(image),
+            _ => HashMap::new(),
+        };
+        let image = image.as_ref().map(to_wire::image);
+        Ok(Response::new(cri::ImageStatusResponse { image, info }))
+    }
+
+    async fn pull_image(
+        &self,
+        request: Request<cri::PullImageRequest>,
+    ) -> Reply<cri::PullImageResponse> {
+        let request = request.into_inner();
+        let pull = PullRequest {
+            reference: named(request.image)?,
+            credentials: credentials(request.auth).map_err(failed)?,
+            progress: Arc::new(NoProgress),
+        };
+        let id = self.0.pull(pull).await.map_err(failed)?;
+        Ok(Response::new(cri::PullImageResponse { image_ref: id.0 }))
+    }
+
+    async fn remove_image(
+        &self,
+        request: Request<cri::RemoveImageRequest>,
+    ) -> Reply<cri::RemoveImageResponse> {
+        self.0
+            .remove(&named(request.into_inner().image)?)
+            .await
+            .map_err(failed)?;
+        Ok(Response::new(cri::RemoveImageResponse {}))
+    }
+
+    async fn image_fs_info(
+        &self,
+        _: Request<cri::ImageFsInfoRequest>,
+    ) -> Reply<cri::ImageFsInfoResponse> {
+        let usage = self.0.usage().await.map_err(failed)?;
+        let now = now_ns();
+        let wire = |all: &[_]| all.iter().map(|fs| to_wire::filesystem(fs, now)).collect();
+        Ok(Response::new(cri::ImageFsInfoResponse {
+            image_filesystems: wire(&usage.images),
+            container_filesystems: wire(&usage.containers),
+        }))
+    }
+}
+
+fn info(image: &Image) -> HashMap<String, String> {
+    let config: Value = serde_json::from_str(&image.config_json).unwrap_or(Value::Null);
+    let info = json!({ "chainID": image.chain_id, "imageSpec": config });
+    HashMap::from([("info".to_owned(), info.to_string())])
+}
+
+/// The forms of CRI AuthConfig, of which a client fills in one.
+fn credentials(auth: Option<cri::AuthConfig>) -> Result<Credentials, Error> {
+    let Some(auth) = auth else {
+        return Ok(Credentials::Anonymous);
+    };
+    if !auth.username.is_empty() {
+        return Ok(Credentials::Basic {
+            username: auth.username,
+            password: auth.password,
+        });
+    }
+    if !auth.auth.is_empty() {
+        return Credentials::from_docker_auth(&auth.auth).map_err(Error::from);
+    }
+    if !auth.identity_token.is_empty() {
+        return Ok(Credentials::IdentityToken(auth.identity_token));
+    }
+    if !auth.registry_token.is_empty() {
+        return Ok(Credentials::RegistryToken(auth.registry_token));
+    }
+    Ok(Credentials::Anonymous)
+}

@@ -1,0 +1,80 @@
+//! The pod calls.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use carpel_proto::cri;
+use prost::Message;
+use serde_json::json;
+
+use super::filter::{id_matches, labels_match};
+use super::{from_wire, to_wire};
+use crate::error::Error;
+use crate::pod::{Pod, RunRequest, Runtime, now_ns};
+
+pub(super) async fn run(
+    runtime: &Arc<Runtime>,
+    request: cri::RunPodSandboxRequest,
+) -> Result<cri::RunPodSandboxResponse, Error> {
+    let config = request
+        .config
+        .ok_or_else(|| Error::Invalid("config: is missing".into()))?;
+    let pod_sandbox_id = runtime
+        .run_pod(RunRequest {
+            received: config.encode_to_vec(),
+            config: from_wire::pod_config(&config)?,
+            runtime_handler: request.runtime_handler,
+        })
+        .await?;
+    Ok(cri::RunPodSandboxResponse { pod_sandbox_id })
+}
+
+pub(super) fn status(
+    runtime: &Runtime,
+    request: &cri::PodSandboxStatusRequest,
+) -> Result<cri::PodSandboxStatusResponse, Error> {
+    let pod = runtime.pod(&request.pod_sandbox_id)?;
+    let containers = pod.containers();
+    Ok(cri::PodSandboxStatusResponse {
+        status: Some(to_wire::pod_status(&pod)),
+        info: if request.verbose {
+            info(&pod)
+        } else {
+            HashMap::new()
+        },
+        containers_statuses: containers
+            .iter()
+            .map(|c| to_wire::container_status(c))
+            .collect(),
+        timestamp: now_ns(),
+    })
+}
+
+fn info(pod: &Pod) -> HashMap<String, String> {
+    let info = json!({
+        "pid": pod.holder_pid(),
+        "cgroup": pod.cgroup(),
+        "addresses": pod.addresses(),
+        "quarantine": pod.quarantine,
+    });
+    HashMap::from([("info".to_owned(), info.to_string())])
+}
+
+pub(super) fn list(
+    runtime: &Runtime,
+    request: cri::ListPodSandboxRequest,
+) -> cri::ListPodSandboxResponse {
+    let filter = request.filter.unwrap_or_default();
+    let wanted = |pod: &Arc<Pod>| {
+        id_matches(&filter.id, &pod.id)
+            && filter
+                .state
+                .is_none_or(|want| want.state == i32::from(to_wire::pod_state(pod)))
+            && labels_match(&filter.label_selector, &pod.config.labels)
+    };
+    let pods = runtime.pods();
+    let wanted = pods.iter().filter(|pod| wanted(pod));
+    cri::ListPodSandboxResponse {
+        items: wanted.map(|pod| to_wire::pod(pod)).collect(),
+    }
+}

@@ -1,0 +1,306 @@
+//! `runtime.v1.RuntimeService`: one line a call.
+
+use std::sync::Arc;
+
+use carpel_proto::cri;
+use carpel_proto::cri::runtime_service_server::RuntimeService;
+use tokio_stream::Empty;
+use tonic::{Request, Response, Status};
+
+use super::{containers, pods, status, to_status};
+use crate::pod::Runtime;
+
+#[derive(Debug)]
+pub(crate) struct RuntimeEdge(pub(crate) Arc<Runtime>);
+
+type Reply<T> = Result<Response<T>, Status>;
+
+fn reply<T>(result: Result<T, crate::error::Error>) -> Reply<T> {
+    result.map(Response::new).map_err(to_status)
+}
+
+/// What is not there yet; each stands in docs/cri-support.md.
+fn not_yet<T>(call: &str) -> Reply<T> {
+    Err(Status::unimplemented(format!(
+        "{call} is not implemented yet"
+    )))
+}
+
+#[tonic::async_trait]
+impl RuntimeService for RuntimeEdge {
+    async fn version(&self, _: Request<cri::VersionRequest>) -> Reply<cri::VersionResponse> {
+        reply(Ok(status::version()))
+    }
+
+    async fn status(&self, request: Request<cri::StatusRequest>) -> Reply<cri::StatusResponse> {
+        reply(Ok(
+            status::status(&self.0, request.into_inner().verbose).await
+        ))
+    }
+
+    async fn runtime_config(
+        &self,
+        _: Request<cri::RuntimeConfigRequest>,
+    ) -> Reply<cri::RuntimeConfigResponse> {
+        reply(Ok(status::runtime_config()))
+    }
+
+    async fn update_runtime_config(
+        &self,
+        request: Request<cri::UpdateRuntimeConfigRequest>,
+    ) -> Reply<cri::UpdateRuntimeConfigResponse> {
+        reply(status::update(&self.0, request.into_inner()).await)
+    }
+
+    async fn run_pod_sandbox(
+        &self,
+        request: Request<cri::RunPodSandboxRequest>,
+    ) -> Reply<cri::RunPodSandboxResponse> {
+        reply(pods::run(&self.0, request.into_inner()).await)
+    }
+
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<cri::StopPodSandboxRequest>,
+    ) -> Reply<cri::StopPodSandboxResponse> {
+        let stopped = self.0.stop_pod(&request.into_inner().pod_sandbox_id).await;
+        reply(stopped.map(|()| cri::StopPodSandboxResponse {}))
+    }
+
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<cri::RemovePodSandboxRequest>,
+    ) -> Reply<cri::RemovePodSandboxResponse> {
+        let removed = self
+            .0
+            .remove_pod(&request.into_inner().pod_sandbox_id)
+            .await;
+        reply(removed.map(|()| cri::RemovePodSandboxResponse {}))
+    }
+
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<cri::PodSandboxStatusRequest>,
+    ) -> Reply<cri::PodSandboxStatusResponse> {
+        reply(pods::status(&self.0, &request.into_inner()))
+    }
+
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<cri::ListPodSandboxRequest>,
+    ) -> Reply<cri::ListPodSandboxResponse> {
+        reply(Ok(pods::list(&self.0, request.into_inner())))
+    }
+
+    async fn create_container(
+        &self,
+        request: Request<cri::CreateContainerRequest>,
+    ) -> Reply<cri::CreateContainerResponse> {
+        reply(containers::create(&self.0, request.into_inner()).await)
+    }
+
+    async fn start_container(
+        &self,
+        request: Request<cri::StartContainerRequest>,
+    ) -> Reply<cri::StartContainerResponse> {
+        let started = self
+            .0
+            .start_container(&request.into_inner().container_id)
+            .await;
+        reply(started.map(|()| cri::StartContainerResponse {}))
+    }
+
+    async fn stop_container(
+        &self,
+        request: Request<cri::StopContainerRequest>,
+    ) -> Reply<cri::StopContainerResponse> {
+        let request = request.into_inner();
+        let grace = containers::seconds("timeout", request.timeout).map_err(to_status)?;
+        let stopped = self.0.stop_container(&request.container_id, grace).await;
+        reply(stopped.map(|()| cri::StopContainerResponse {}))
+    }
+
+    async fn remove_container(
+        &self,
+        request: Request<cri::RemoveContainerRequest>,
+    ) -> Reply<cri::RemoveContainerResponse> {
+        let removed = self
+            .0
+            .remove_container(&request.into_inner().container_id)
+            .await;
+        reply(removed.map(|()| cri::RemoveContainerResponse {}))
+    }
+
+    async fn list_containers(
+        &self,
+        request: Request<cri::ListContainersRequest>,
+    ) -> Reply<cri::ListContainersResponse> {
+        reply(Ok(containers::list(&self.0, request.into_inner())))
+    }
+
+    async fn container_status(
+        &self,
+        request: Request<cri::ContainerStatusRequest>,
+    ) -> Reply<cri::ContainerStatusResponse> {
+        reply(containers::status(&self.0, &request.into_inner()).await)
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: Request<cri::ReopenContainerLogRequest>,
+    ) -> Reply<cri::ReopenContainerLogResponse> {
+        let reopened = self.0.reopen_log(&request.into_inner().container_id).await;
+        reply(reopened.map(|()| cri::ReopenContainerLogResponse {}))
+    }
+
+    async fn exec_sync(
+        &self,
+        request: Request<cri::ExecSyncRequest>,
+    ) -> Reply<cri::ExecSyncResponse> {
+        reply(containers::exec_sync(&self.0, request.into_inner()).await)
+    }
+
+    async fn container_stats(
+        &self,
+        request: Request<cri::ContainerStatsRequest>,
+    ) -> Reply<cri::ContainerStatsResponse> {
+        reply(containers::stats(&self.0, &request.into_inner()).await)
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: Request<cri::ListContainerStatsRequest>,
+    ) -> Reply<cri::ListContainerStatsResponse> {
+        reply(Ok(
+            containers::list_stats(&self.0, request.into_inner()).await
+        ))
+    }
+
+    type StreamPodSandboxesStream = Empty<Result<cri::StreamPodSandboxesResponse, Status>>;
+    type StreamContainersStream = Empty<Result<cri::StreamContainersResponse, Status>>;
+    type StreamContainerStatsStream = Empty<Result<cri::StreamContainerStatsResponse, Status>>;
+    type StreamPodSandboxStatsStream = Empty<Result<cri::StreamPodSandboxStatsResponse, Status>>;
+    type StreamPodSandboxMetricsStream =
+        Empty<Result<cri::StreamPodSandboxMetricsResponse, Status>>;
+    type GetContainerEventsStream = Empty<Result<cri::ContainerEventResponse, Status>>;
+
+    async fn stream_pod_sandboxes(
+        &self,
+        _: Request<cri::StreamPodSandboxesRequest>,
+    ) -> Reply<Self::StreamPodSandboxesStream> {
+        not_yet("StreamPodSandboxes")
+    }
+
+    async fn stream_containers(
+        &self,
+        _: Request<cri::StreamContainersRequest>,
+    ) -> Reply<Self::StreamContainersStream> {
+        not_yet("StreamContainers")
+    }
+
+    async fn stream_container_stats(
+        &self,
+        _: Request<cri::StreamContainerStatsRequest>,
+    ) -> Reply<Self::StreamContainerStatsStream> {
+        not_yet("StreamContainerStats")
+    }
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        _: Request<cri::StreamPodSandboxStatsRequest>,
+    ) -> Reply<Self::StreamPodSandboxStatsStream> {
+        not_yet("StreamPodSandboxStats")
+    }
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::StreamPodSandboxMetricsRequest>,
+    ) -> Reply<Self::StreamPodSandboxMetricsStream> {
+        not_yet("StreamPodSandboxMetrics")
+    }
+
+    async fn get_container_events(
+        &self,
+        _: Request<cri::GetEventsRequest>,
+    ) -> Reply<Self::GetContainerEventsStream> {
+        not_yet("GetContainerEvents")
+    }
+
+    async fn update_container_resources(
+        &self,
+        _: Request<cri::UpdateContainerResourcesRequest>,
+    ) -> Reply<cri::UpdateContainerResourcesResponse> {
+        not_yet("UpdateContainerResources")
+    }
+
+    async fn exec(&self, _: Request<cri::ExecRequest>) -> Reply<cri::ExecResponse> {
+        not_yet("Exec")
+    }
+
+    async fn attach(&self, _: Request<cri::AttachRequest>) -> Reply<cri::AttachResponse> {
+        not_yet("Attach")
+    }
+
+    async fn port_forward(
+        &self,
+        _: Request<cri::PortForwardRequest>,
+    ) -> Reply<cri::PortForwardResponse> {
+        not_yet("PortForward")
+    }
+
+    async fn pod_sandbox_stats(
+        &self,
+        _: Request<cri::PodSandboxStatsRequest>,
+    ) -> Reply<cri::PodSandboxStatsResponse> {
+        not_yet("PodSandboxStats")
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        _: Request<cri::ListPodSandboxStatsRequest>,
+    ) -> Reply<cri::ListPodSandboxStatsResponse> {
+        not_yet("ListPodSandboxStats")
+    }
+
+    async fn checkpoint_container(
+        &self,
+        _: Request<cri::CheckpointContainerRequest>,
+    ) -> Reply<cri::CheckpointContainerResponse> {
+        not_yet("CheckpointContainer")
+    }
+
+    async fn checkpoint_pod(
+        &self,
+        _: Request<cri::CheckpointPodRequest>,
+    ) -> Reply<cri::CheckpointPodResponse> {
+        not_yet("CheckpointPod")
+    }
+
+    async fn restore_pod(
+        &self,
+        _: Request<cri::RestorePodRequest>,
+    ) -> Reply<cri::RestorePodResponse> {
+        not_yet("RestorePod")
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<cri::ListMetricDescriptorsRequest>,
+    ) -> Reply<cri::ListMetricDescriptorsResponse> {
+        not_yet("ListMetricDescriptors")
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::ListPodSandboxMetricsRequest>,
+    ) -> Reply<cri::ListPodSandboxMetricsResponse> {
+        not_yet("ListPodSandboxMetrics")
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        _: Request<cri::UpdatePodSandboxResourcesRequest>,
+    ) -> Reply<cri::UpdatePodSandboxResourcesResponse> {
+        not_yet("UpdatePodSandboxResources")
+    }
+}

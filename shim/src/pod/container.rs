@@ -1,0 +1,173 @@
+//! One container: its configuration, its record, and who waits for its end.
+
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use carpel_proto::holder::ContainerState;
+use carpel_proto::state::ContainerRecord;
+use carpel_proto::state::container_record::Phase;
+use carpel_spec::intent::{ContainerConfig, Resources};
+use oci_spec::runtime::Spec;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::recorded::Recorded;
+use crate::error::Error;
+use crate::state::StateStore;
+
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) pod_id: String,
+    pub(crate) config: ContainerConfig,
+    pub(super) record: Recorded<ContainerRecord>,
+    exited: watch::Sender<bool>,
+    /// When a stop that runs will kill; a second stop may bring it forward.
+    pub(super) kill_at: watch::Sender<Option<Instant>>,
+    /// Held by what changes the container as a whole: start and removal.
+    pub(super) busy: tokio::sync::Mutex<()>,
+    /// Read from disk once.
+    pub(super) spec: tokio::sync::OnceCell<Arc<Spec>>,
+    /// Of the first process, as the host counts; 0 when not known.
+    pid: AtomicI32,
+    pub(super) cpu_sample: Mutex<Option<super::stats::CpuSample>>,
+}
+
+/// A snapshot, consistent in itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Status {
+    pub(crate) phase: Phase,
+    pub(crate) created_at: i64,
+    pub(crate) started_at: i64,
+    pub(crate) finished_at: i64,
+    pub(crate) exit_code: i32,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    pub(crate) image_id: String,
+    pub(crate) image_name: String,
+    pub(crate) log_path: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) stop_signal: i32,
+}
+
+impl Container {
+    pub(super) fn new(record: ContainerRecord, config: ContainerConfig) -> Self {
+        Self {
+            id: record.id.clone(),
+            pod_id: record.pod_id.clone(),
+            config,
+            exited: watch::Sender::new(record.phase() == Phase::Exited),
+            record: Recorded::new(record),
+            kill_at: watch::Sender::new(None),
+            busy: tokio::sync::Mutex::new(()),
+            spec: tokio::sync::OnceCell::new(),
+            pid: AtomicI32::new(0),
+            cpu_sample: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.record.read(|r| Status {
+            phase: r.phase(),
+            created_at: r.created_at_ns,
+            started_at: r.started_at_ns,
+            finished_at: r.finished_at_ns,
+            exit_code: r.exit_code,
+            reason: r.reason.clone(),
+            message: r.message.clone(),
+            image_id: r.image_id.clone(),
+            image_name: r.image_name.clone(),
+            log_path: r.log_path.clone(),
+            uid: r.uid,
+            gid: r.gid,
+            groups: r.supplemental_groups.clone(),
+            stop_signal: r.stop_signal,
+        })
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.record.read(ContainerRecord::phase)
+    }
+
+    pub(super) fn cgroup(&self) -> String {
+        self.record.read(|r| r.cgroup.clone())
+    }
+
+    pub(crate) fn resources(&self) -> &Resources {
+        &self.config.resources
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        if self.has_ended() {
+            0
+        } else {
+            self.pid.load(Ordering::Relaxed)
+        }
+    }
+
+    pub(super) fn set_pid(&self, pid: i32) {
+        self.pid.store(pid, Ordering::Relaxed);
+    }
+
+    pub(super) async fn save(&self, store: &StateStore) -> Result<(), Error> {
+        let store = store.clone();
+        self.record
+            .save(move |record| store.save_container(record))
+            .await
+    }
+
+    pub(super) fn started(&self, at_ns: i64) {
+        self.record.change(|r| {
+            if r.phase() == Phase::Created {
+                r.set_phase(Phase::Running);
+                r.started_at_ns = at_ns;
+            }
+        });
+    }
+
+    /// Takes the end of the container's first process as the holder told it.
+    /// A second telling changes nothing.
+    pub(super) fn ended(&self, state: &ContainerState, oom_killed: bool) {
+        let reason = match (oom_killed, state.exit_code) {
+            (true, _) => "OOMKilled",
+            (false, 0) => "Completed",
+            (false, _) => "Error",
+        };
+        self.finish(
+            state.exited_at_ns,
+            state.exit_code,
+            reason,
+            "",
+            state.started_at_ns,
+        );
+    }
+
+    pub(super) fn finish(&self, at_ns: i64, code: i32, reason: &str, message: &str, started: i64) {
+        self.record.change(|r| {
+            if matches!(r.phase(), Phase::Exited | Phase::Removing) {
+                return;
+            }
+            if r.started_at_ns == 0 {
+                r.started_at_ns = started;
+            }
+            r.set_phase(Phase::Exited);
+            r.finished_at_ns = at_ns;
+            r.exit_code = code;
+            r.reason = reason.into();
+            r.message = message.into();
+        });
+        self.exited.send_replace(true);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        *self.exited.borrow()
+    }
+
+    pub(super) async fn wait_end(&self) {
+        let mut exited = self.exited.subscribe();
+        // The sender is in `self`: this ends only by an exit.
+        drop(exited.wait_for(|ended| *ended).await);
+    }
+}

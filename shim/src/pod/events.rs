@@ -1,0 +1,114 @@
+//! What a holder tells without being asked.
+
+use std::sync::Arc;
+
+use carpel_proto::holder::ContainerState;
+use carpel_proto::state::pod_record::Phase;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::container::Container;
+use super::ids::now_ns;
+use super::pod::Pod;
+use super::recorded::blocking;
+use super::runtime::Runtime;
+use crate::error::Error;
+use crate::holder::HolderEvent;
+
+/// Exit code of containers that we kill because their holder ended: 128 + SIGKILL.
+const KILLED: i32 = 137;
+
+impl Runtime {
+    /// Follows the pod's holder until it is gone.
+    pub(super) fn watch(&self, pod: Arc<Pod>, mut events: UnboundedReceiver<HolderEvent>) {
+        let cgroups = Arc::clone(&self.parts.cgroups);
+        let state = self.parts.state.clone();
+        let follower = Follower { cgroups, state };
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                match event {
+                    HolderEvent::ContainerExited(exit) => {
+                        follower.container_exited(&pod, &exit).await
+                    }
+                    HolderEvent::PodInitExited => {
+                        tracing::warn!(pod = %pod.id, "PID 1 of the pod's shared PID namespace ended");
+                    }
+                    HolderEvent::Gone => break,
+                }
+            }
+            follower.holder_gone(&pod).await;
+        });
+    }
+}
+
+struct Follower {
+    cgroups: Arc<carpel_cgroup::Hierarchies>,
+    state: crate::state::StateStore,
+}
+
+impl Follower {
+    async fn container_exited(&self, pod: &Arc<Pod>, exit: &ContainerState) {
+        // A container that is being created reports its own failure.
+        let Some(container) = pod.container(&exit.container_id) else {
+            return;
+        };
+        let oom = oom_killed(&self.cgroups, &container).await;
+        container.ended(exit, oom);
+        tracing::info!(container = %container.id, code = exit.exit_code, oom, "container ended");
+        self.save(&container).await;
+    }
+
+    /// The pod is over, and so must be its processes: nobody would tell of them.
+    async fn holder_gone(&self, pod: &Arc<Pod>) {
+        let expected = pod.record.read(|r| r.phase()) != Phase::Ready;
+        pod.detach();
+        if expected {
+            return;
+        }
+        tracing::error!(pod = %pod.id, "the pod's holder is gone");
+        pod.set_phase(Phase::NotReady);
+        if let Err(error) = pod.save(&self.state).await {
+            tracing::error!(pod = %pod.id, %error, "cannot record it");
+        }
+        for container in pod.containers() {
+            if container.has_ended() {
+                continue;
+            }
+            if let Err(error) = kill_cgroup(&self.cgroups, &container).await {
+                tracing::error!(container = %container.id, %error, "cannot kill what is left");
+            }
+            let message = "the pod's holder ended; the container was killed";
+            container.finish(now_ns(), KILLED, "HolderGone", message, 0);
+            self.save(&container).await;
+        }
+    }
+
+    async fn save(&self, container: &Container) {
+        if let Err(error) = container.save(&self.state).await {
+            tracing::error!(container = %container.id, %error, "cannot record the container's end");
+        }
+    }
+}
+
+/// Whether the kernel killed a process of the container for want of memory.
+pub(super) async fn oom_killed(
+    cgroups: &Arc<carpel_cgroup::Hierarchies>,
+    container: &Container,
+) -> bool {
+    let (cgroups, path) = (Arc::clone(cgroups), container.cgroup());
+    let kills = blocking(move || Ok(cgroups.open(&path)?.oom_kills()?)).await;
+    match kills {
+        Ok(kills) => kills > 0,
+        Err(error) => {
+            tracing::debug!(container = %container.id, %error, "no count of OOM kills");
+            false
+        }
+    }
+}
+
+pub(super) async fn kill_cgroup(
+    cgroups: &Arc<carpel_cgroup::Hierarchies>,
+    container: &Container,
+) -> Result<(), Error> {
+    let (cgroups, path) = (Arc::clone(cgroups), container.cgroup());
+    blocking(move || Ok(cgroups.open(&path)?.kill()?)).await
+}

@@ -1,0 +1,156 @@
+//! One pod: its configuration, its record, and its connection to its holder.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use carpel_proto::state::PodRecord;
+use carpel_proto::state::pod_record::Phase;
+use carpel_spec::intent::{NamespaceMode, PodConfig};
+
+use super::container::Container;
+use super::recorded::Recorded;
+use crate::error::Error;
+use crate::holder::HolderClient;
+use crate::state::StateStore;
+
+#[derive(Debug)]
+pub(crate) struct Pod {
+    pub(crate) id: String,
+    pub(crate) config: PodConfig,
+    pub(super) record: Recorded<PodRecord>,
+    live: Mutex<Live>,
+    containers: Mutex<BTreeMap<String, Arc<Container>>>,
+    /// Shared by what works inside the pod, alone for what ends it.
+    pub(super) busy: tokio::sync::RwLock<()>,
+    /// Why the record could not be read, for a pod that only can be removed.
+    pub(crate) quarantine: Option<String>,
+}
+
+/// What exists only while the holder lives.
+#[derive(Debug, Default)]
+struct Live {
+    holder: Option<HolderClient>,
+    netns: Option<Arc<OwnedFd>>,
+    init_pid: i32,
+}
+
+impl Pod {
+    pub(super) fn new(record: PodRecord, config: PodConfig, quarantine: Option<String>) -> Self {
+        Self {
+            id: record.id.clone(),
+            config,
+            record: Recorded::new(record),
+            live: Mutex::default(),
+            containers: Mutex::default(),
+            busy: tokio::sync::RwLock::new(()),
+            quarantine,
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.record.read(|r| r.phase() == Phase::Ready)
+    }
+
+    pub(crate) fn created_at(&self) -> i64 {
+        self.record.read(|r| r.created_at_ns)
+    }
+
+    pub(crate) fn runtime_handler(&self) -> String {
+        self.record.read(|r| r.runtime_handler.clone())
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.record.read(|r| r.addresses.clone())
+    }
+
+    pub(crate) fn cgroup(&self) -> String {
+        self.record.read(|r| r.cgroup.clone())
+    }
+
+    pub(crate) fn holder_pid(&self) -> i32 {
+        self.record.read(|r| r.holder_pid)
+    }
+
+    pub(crate) fn host_network(&self) -> bool {
+        self.config.security.namespaces.network == NamespaceMode::Node
+    }
+
+    pub(super) fn set_phase(&self, phase: Phase) {
+        self.record.change(|r| r.set_phase(phase));
+    }
+
+    pub(super) async fn save(&self, store: &StateStore) -> Result<(), Error> {
+        let store = store.clone();
+        self.record.save(move |record| store.save_pod(record)).await
+    }
+
+    pub(super) fn attach(&self, holder: HolderClient, netns: Option<OwnedFd>, init_pid: i32) {
+        *self.live() = Live {
+            holder: Some(holder),
+            netns: netns.map(Arc::new),
+            init_pid,
+        };
+    }
+
+    pub(super) fn detach(&self) {
+        *self.live() = Live::default();
+    }
+
+    pub(super) fn try_holder(&self) -> Option<HolderClient> {
+        self.live().holder.clone()
+    }
+
+    pub(super) fn holder(&self) -> Result<HolderClient, Error> {
+        self.try_holder().ok_or_else(|| {
+            Error::FailedPrecondition(format!("pod sandbox {} is not running", self.id))
+        })
+    }
+
+    pub(crate) fn netns(&self) -> Option<Arc<OwnedFd>> {
+        self.live().netns.clone()
+    }
+
+    /// PID 1 of the shared PID namespace; 0 if the pod has none.
+    pub(super) fn init_pid(&self) -> i32 {
+        self.live().init_pid
+    }
+
+    pub(crate) fn containers(&self) -> Vec<Arc<Container>> {
+        self.table().values().cloned().collect()
+    }
+
+    pub(super) fn container(&self, id: &str) -> Option<Arc<Container>> {
+        self.table().get(id).cloned()
+    }
+
+    pub(super) fn add_container(&self, container: Arc<Container>) {
+        self.table().insert(container.id.clone(), container);
+    }
+
+    pub(super) fn forget_container(&self, id: &str) {
+        self.table().remove(id);
+    }
+
+    /// Who this pod is to a client that asks for it again (CRI PodSandboxMetadata).
+    pub(super) fn key(&self) -> String {
+        key(&self.config)
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Container>>> {
+        self.containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn key(config: &PodConfig) -> String {
+    format!(
+        "{}/{}/{}/{}",
+        config.namespace, config.name, config.uid, config.attempt
+    )
+}

@@ -1,0 +1,111 @@
+//! What every operation on pods needs, and the look-ups that need nothing else.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use carpel_cgroup::Hierarchies;
+use carpel_images::engine::ImageEngine;
+use carpel_network::driver::NetworkDriver;
+use carpel_proto::state::pod_record::Phase;
+
+use super::container::Container;
+use super::index::Index;
+use super::operations::Operations;
+use super::pod::Pod;
+use crate::error::Error;
+use crate::holder::HolderImage;
+use crate::seccomp::Compiler;
+use crate::state::StateStore;
+
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    pub(super) parts: Parts,
+    pub(super) index: Index,
+    pub(super) operations: Operations,
+}
+
+/// Made once at start-up.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) state: StateStore,
+    /// Sockets and generated files of pods: `<run>/pods/<id>`.
+    pub(crate) run: PathBuf,
+    pub(crate) holder: HolderImage,
+    pub(crate) images: Arc<dyn ImageEngine>,
+    pub(crate) network: Arc<dyn NetworkDriver>,
+    pub(crate) cgroups: Arc<Hierarchies>,
+    /// Parent of pods that bring none.
+    pub(crate) cgroup_root: String,
+    pub(crate) seccomp: Compiler,
+    /// /proc/sys/kernel/random/boot_id
+    pub(crate) boot_id: String,
+}
+
+impl Runtime {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            parts,
+            index: Index::default(),
+            operations: Operations::default(),
+        })
+    }
+
+    pub(crate) fn images(&self) -> &Arc<dyn ImageEngine> {
+        &self.parts.images
+    }
+
+    pub(crate) fn network(&self) -> &Arc<dyn NetworkDriver> {
+        &self.parts.network
+    }
+
+    pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
+        self.index.pods()
+    }
+
+    pub(crate) fn containers(&self) -> Vec<Arc<Container>> {
+        self.index.containers()
+    }
+
+    /// By id or unique beginning of one.
+    pub(crate) fn pod(&self, id: &str) -> Result<Arc<Pod>, Error> {
+        self.index.pod(id)
+    }
+
+    /// By id or unique beginning of one.
+    pub(crate) fn container(&self, id: &str) -> Result<Arc<Container>, Error> {
+        self.index.container(id)
+    }
+
+    pub(crate) fn pod_of(&self, container: &Container) -> Result<Arc<Pod>, Error> {
+        self.index.pod(&container.pod_id)
+    }
+
+    pub(crate) fn run_dir(&self) -> &Path {
+        &self.parts.run
+    }
+
+    pub(super) fn pod_run_dir(&self, pod_id: &str) -> PathBuf {
+        self.parts.run.join("pods").join(pod_id)
+    }
+
+    /// The pod, if containers can be made in it.
+    pub(super) fn ready_pod(&self, id: &str) -> Result<Arc<Pod>, Error> {
+        let pod = self.pod(id)?;
+        if let Some(why) = &pod.quarantine {
+            return Err(Error::FailedPrecondition(format!(
+                "pod sandbox {id} is quarantined: {why}"
+            )));
+        }
+        if pod.record.read(|r| r.phase()) != Phase::Ready {
+            return Err(Error::FailedPrecondition(format!(
+                "pod sandbox {id} is not ready"
+            )));
+        }
+        Ok(pod)
+    }
+
+    /// Waits for operations that run; nothing new should begin.
+    pub(crate) async fn drain(&self) {
+        self.operations.drain().await;
+    }
+}

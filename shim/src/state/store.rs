@@ -1,0 +1,189 @@
+//! Records as files: `pods/<pod>/record`, `pods/<pod>/containers/<container>/record`.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use carpel_proto::state::{ContainerRecord, PodRecord};
+use prost::Message;
+
+use super::frame;
+use crate::error::Error;
+
+/// Not for use on async threads: every call may wait for the disk.
+#[derive(Debug, Clone)]
+pub(crate) struct StateStore {
+    pods: PathBuf,
+}
+
+/// One pod as it was found on disk.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) id: String,
+    /// Or why it cannot be read.
+    pub(crate) pod: Result<PodRecord, String>,
+    pub(crate) containers: Vec<(String, Result<ContainerRecord, String>)>,
+}
+
+impl StateStore {
+    pub(crate) fn open(root: &Path) -> Result<Self, Error> {
+        let pods = root.join("pods");
+        make_dir(&pods)?;
+        Ok(Self { pods })
+    }
+
+    pub(crate) fn pod_dir(&self, pod: &str) -> PathBuf {
+        self.pods.join(pod)
+    }
+
+    pub(crate) fn container_dir(&self, pod: &str, container: &str) -> PathBuf {
+        self.pods.join(pod).join("containers").join(container)
+    }
+
+    pub(crate) fn save_pod(&self, record: &PodRecord) -> Result<(), Error> {
+        let dir = self.pod_dir(&record.id);
+        make_dir(&dir.join("containers"))?;
+        write_record(&dir, record)
+    }
+
+    pub(crate) fn save_container(&self, record: &ContainerRecord) -> Result<(), Error> {
+        let dir = self.container_dir(&record.pod_id, &record.id);
+        make_dir(&dir)?;
+        write_record(&dir, record)
+    }
+
+    /// The OCI configuration a container was created with, for exec and inspection.
+    pub(crate) fn save_spec(&self, pod: &str, container: &str, spec: &[u8]) -> Result<(), Error> {
+        write_file(&self.container_dir(pod, container), "spec.json", spec)
+    }
+
+    pub(crate) fn load_spec(&self, pod: &str, container: &str) -> Result<Vec<u8>, Error> {
+        let path = self.container_dir(pod, container).join("spec.json");
+        fs::read(&path).map_err(Error::io(format!("read {}", path.display())))
+    }
+
+    pub(crate) fn remove_pod(&self, pod: &str) -> Result<(), Error> {
+        remove_tree(&self.pod_dir(pod))
+    }
+
+    pub(crate) fn remove_container(&self, pod: &str, container: &str) -> Result<(), Error> {
+        remove_tree(&self.container_dir(pod, container))
+    }
+
+    pub(crate) fn load(&self) -> Result<Vec<Loaded>, Error> {
+        let mut all = Vec::new();
+        for id in names(&self.pods)? {
+            let dir = self.pod_dir(&id);
+            let mut containers = Vec::new();
+            for container in names(&dir.join("containers"))? {
+                let record = read_record(&self.container_dir(&id, &container));
+                containers.push((container, record));
+            }
+            all.push(Loaded {
+                pod: read_record(&dir),
+                containers,
+                id,
+            });
+        }
+        Ok(all)
+    }
+}
+
+fn make_dir(path: &Path) -> Result<(), Error> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .map_err(Error::io(format!("create {}", path.display())))
+}
+
+fn write_record(dir: &Path, record: &impl Message) -> Result<(), Error> {
+    write_file(dir, "record", &frame::encode(record))
+}
+
+/// Old or new, never half. Not flushed to the disk: after a power cut no process
+/// of the pod is left, and the checksum tells a lost record.
+fn write_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    let path = dir.join(name);
+    let temporary = dir.join(format!("{name}.new"));
+    fs::File::create(&temporary)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| fs::rename(&temporary, &path))
+        .map_err(Error::io(format!("write {}", path.display())))
+}
+
+fn read_record<M: Message + Default>(dir: &Path) -> Result<M, String> {
+    let path = dir.join("record");
+    let bytes = fs::read(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    frame::decode(&bytes).map_err(|e| format!("{} {e}", path.display()))
+}
+
+fn remove_tree(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {}", path.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn names(dir: &Path) -> Result<Vec<String>, Error> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io(format!("list {}", dir.display()))(error)),
+    };
+    Ok(entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::StateStore;
+    use carpel_proto::state::{ContainerRecord, PodRecord};
+
+    #[test]
+    fn records_are_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = StateStore::open(dir.path()).unwrap();
+        let pod = PodRecord {
+            id: "p".into(),
+            ..PodRecord::default()
+        };
+        let container = ContainerRecord {
+            id: "c".into(),
+            pod_id: "p".into(),
+            ..ContainerRecord::default()
+        };
+        store.save_pod(&pod).unwrap();
+        store.save_container(&container).unwrap();
+        let loaded = store.load().unwrap();
+        assert_eq!(loaded.len(), 1);
+        assert_eq!(loaded[0].pod, Ok(pod));
+        assert_eq!(loaded[0].containers, vec![("c".to_owned(), Ok(container))]);
+        store.remove_pod("p").unwrap();
+        assert!(store.load().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_broken_record_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = StateStore::open(dir.path()).unwrap();
+        for id in ["a", "b"] {
+            store
+                .save_pod(&PodRecord {
+                    id: id.into(),
+                    ..PodRecord::default()
+                })
+                .unwrap();
+        }
+        std::fs::write(dir.path().join("pods/a/record"), b"").unwrap();
+        let mut loaded = store.load().unwrap();
+        loaded.sort_by(|x, y| x.id.cmp(&y.id));
+        assert!(loaded[0].pod.as_ref().unwrap_err().contains("cut short"));
+        assert!(loaded[1].pod.is_ok());
+    }
+}
