@@ -7,6 +7,8 @@ pub mod overlay;
 pub mod reference;
 pub mod registry;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod unpack;
 
 pub use archive::Loaded;

@@ -40,3 +40,5 @@ pub(crate) use index::{Content, Pins};
 pub(crate) use layout::Temp;
 pub(crate) use pull::Origin;
 pub(crate) use record::Held;
+#[cfg(feature = "testing")]
+pub(crate) use rootfs::check_key;
