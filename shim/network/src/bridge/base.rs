@@ -48,7 +48,7 @@ impl Inner {
         if self.config.masquerade {
             self.ensure_table()?;
         }
-        let routed = self.make_routes();
+        let routed = self.make_routes(&cidrs);
         let made = Base {
             index: link.index,
             mtu: link.mtu,
@@ -61,7 +61,8 @@ impl Inner {
 
     pub(super) fn bridge_link(&self) -> Result<Option<Link>, Error> {
         let name = &self.config.bridge;
-        lock(&self.netlink)
+        self.netlink
+            .socket()
             .link(name)
             .map_err(context(|| format!("look for bridge {name}")))
     }
@@ -80,14 +81,15 @@ impl Inner {
                 .map(|cidr| mac(&gateway(cidr).addr()))
                 .unwrap_or_default();
             lock(&self.state).note_bridge()?;
-            lock(&self.netlink)
+            self.netlink
+                .socket()
                 .add_bridge(name, mac, mtu)
                 .map_err(context(|| format!("create bridge {name}")))?;
         }
         let mut link = self
             .bridge_link()?
             .ok_or_else(|| invalid(name, "vanished"))?;
-        let mut netlink = lock(&self.netlink);
+        let mut netlink = self.netlink.socket();
         if self.config.mtu != 0 && link.mtu != self.config.mtu {
             netlink
                 .set_mtu(link.index, self.config.mtu)
@@ -111,7 +113,7 @@ impl Inner {
         if self.config.mtu != 0 {
             return Ok(self.config.mtu);
         }
-        let mut netlink = lock(&self.netlink);
+        let mut netlink = self.netlink.socket();
         let what = || "look for the device with the default route";
         let Some(index) = netlink.default_route_link().map_err(context(what))? else {
             return Ok(DEFAULT_MTU);
@@ -150,11 +152,13 @@ impl Inner {
     }
 
     /// Whether all routes are there. Pods of this node do without those to others:
-    /// a route that cannot be made now is tried again with the next pod.
-    fn make_routes(&self) -> bool {
+    /// a route that cannot be made now is tried again with the next pod. All nodes
+    /// may have the same list: what leads to our own pods is passed over.
+    fn make_routes(&self, cidrs: &[IpNet]) -> bool {
         let mut all = true;
-        for route in &self.config.routes {
-            if let Err(error) = lock(&self.netlink).replace_route(route.dst, route.via) {
+        let own = |dst: &IpNet| cidrs.iter().any(|cidr| cidr.contains(dst));
+        for route in self.config.routes.iter().filter(|route| !own(&route.dst)) {
+            if let Err(error) = self.netlink.socket().replace_route(route.dst, route.via) {
                 tracing::warn!(dst = %route.dst, via = %route.via, %error, "no route to pods");
                 all = false;
             }
@@ -208,7 +212,7 @@ impl Inner {
         *base = None;
         *lock(&self.installed) = false;
         for route in &self.config.routes {
-            let gone = lock(&self.netlink).delete_route(route.dst, route.via);
+            let gone = self.netlink.socket().delete_route(route.dst, route.via);
             errors.extend(
                 gone.map_err(context(|| format!("delete route {}", route.dst)))
                     .err(),
@@ -220,7 +224,7 @@ impl Inner {
         };
         if made_bridge {
             let name = &self.config.bridge;
-            let gone = lock(&self.netlink).delete_link(name);
+            let gone = self.netlink.socket().delete_link(name);
             errors.extend(
                 gone.map_err(context(|| format!("delete bridge {name}")))
                     .err(),

@@ -13,7 +13,7 @@ use super::nft::Nft;
 use super::state::State;
 use crate::driver::{Attachment, Error, HostPort, NetworkDriver, PodNetwork, Status};
 use crate::error::{collected, context};
-use crate::netlink::Socket;
+use crate::netlink::Pool;
 use crate::netns;
 
 /// Pods that share a lock wait for each other, no more.
@@ -36,7 +36,9 @@ pub(super) struct Inner {
     /// Whether the nftables table is known to be as the records say.
     pub(super) installed: Mutex<bool>,
     pub(super) state: Mutex<State>,
-    pub(super) netlink: Mutex<Socket>,
+    /// Held while devices are deleted.
+    pub(super) deleting: Mutex<()>,
+    pub(super) netlink: Pool,
 }
 
 /// `PodNetwork` for another thread.
@@ -52,14 +54,15 @@ impl BridgeDriver {
     /// Reads the records. Nothing of the host is changed before the first pod.
     pub fn open(config: BridgeConfig) -> Result<Self, Error> {
         config.validate()?;
-        let netlink = Socket::open().map_err(context(|| "open a netlink socket"))?;
+        let netlink = Pool::open().map_err(context(|| "open netlink sockets"))?;
         let inner = Inner {
             nft: Nft::new(config.nft.clone()),
             pods: [const { Mutex::new(()) }; POD_LOCKS],
             base: Mutex::new(None),
             installed: Mutex::new(false),
             state: Mutex::new(State::open(&config)?),
-            netlink: Mutex::new(netlink),
+            deleting: Mutex::new(()),
+            netlink,
             config,
         };
         Ok(Self {

@@ -54,7 +54,7 @@ impl Inner {
 
     fn reserve(&self, wish: &Wish<'_>) -> Result<PodRecord, Error> {
         let taken = |name: &str| {
-            let found = lock(&self.netlink).link(name);
+            let found = self.netlink.socket().link(name);
             Ok(found
                 .map_err(context(|| format!("look for {name}")))?
                 .is_some())
@@ -77,7 +77,7 @@ impl Inner {
             mtu: base.mtu,
         };
         {
-            let mut netlink = lock(&self.netlink);
+            let mut netlink = self.netlink.socket();
             netlink.add_veth(&pair).map_err(context(|| {
                 format!(
                     "create {name} and {POD_INTERFACE} for pod {}",
@@ -158,11 +158,21 @@ impl Inner {
         collected(errors)
     }
 
+    /// The kernel takes long to let go of a device, but no longer for many: those
+    /// who wait for their turn find that the one before them has taken theirs along.
     fn delete_link(&self, name: &str) -> Result<(), Error> {
-        let deleted = lock(&self.netlink).delete_link(name);
-        deleted
-            .map(drop)
-            .map_err(context(|| format!("delete {name}")))
+        let delete = || {
+            if !self.netlink.socket().mark_leaving(name)? {
+                return Ok(());
+            }
+            let _turn = lock(&self.deleting);
+            let mut socket = self.netlink.socket();
+            if socket.link(name)?.is_some() {
+                socket.delete_leaving()?;
+            }
+            Ok(())
+        };
+        delete().map_err(context(|| format!("delete {name}")))
     }
 
     pub(super) fn check(&self, pod_id: &str) -> Result<(), Error> {
@@ -190,7 +200,7 @@ impl Inner {
             return Ok(Some("its set-up was not finished".into()));
         }
         let name = &record.host_interface;
-        let found = lock(&self.netlink).link(name);
+        let found = self.netlink.socket().link(name);
         let Some(link) = found.map_err(context(|| format!("look for {name}")))? else {
             return Ok(Some(format!("{name} is gone")));
         };
@@ -231,7 +241,9 @@ impl Inner {
             return Ok(());
         };
         // In this order: a pod being set up has its record before its device.
-        let links = lock(&self.netlink)
+        let links = self
+            .netlink
+            .socket()
             .links()
             .map_err(context(|| "list devices"))?;
         let mut errors = Vec::new();

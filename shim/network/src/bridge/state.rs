@@ -90,9 +90,13 @@ impl State {
         networks
     }
 
-    /// Changes where new pods get their addresses.
+    /// Changes where new pods get their addresses. None are no change: a kubelet
+    /// may not know them yet.
     pub(super) fn set_pod_cidrs(&mut self, cidrs: &[IpNet]) -> Result<(), Error> {
         check_cidrs(cidrs)?;
+        if cidrs.is_empty() {
+            return Ok(());
+        }
         self.change_node(|node| node.pod_cidrs = cidrs.to_vec())
     }
 
@@ -313,6 +317,8 @@ mod tests {
         );
         assert_eq!(address(state.pod("old").unwrap()), "10.0.0.2");
         assert_eq!(state.networks(), ["10.0.0.0/24".parse().unwrap(), new]);
+        state.set_pod_cidrs(&[]).unwrap();
+        assert_eq!(state.pod_cidrs(), [new]);
 
         assert_eq!(
             open(dir.path(), &["10.2.0.0/24"]).pod_cidrs(),

@@ -16,6 +16,8 @@ use super::Socket;
 /// The kernel's name of the kind.
 pub(crate) const BRIDGE: &str = "bridge";
 const LOOPBACK_INDEX: u32 = 1;
+/// A group of devices that no one else uses: "carpel" on a telephone.
+const LEAVING: u32 = 227_735;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {
@@ -132,12 +134,33 @@ impl Socket {
         self.set_up(LOOPBACK_INDEX)
     }
 
-    /// False when there was none.
-    pub(crate) fn delete_link(&mut self, name: &str) -> io::Result<bool> {
-        match self.change(RouteNetlinkMessage::DelLink(named(name)), 0) {
+    /// Having none is fine.
+    pub(crate) fn delete_link(&mut self, name: &str) -> io::Result<()> {
+        self.delete(named(name))
+    }
+
+    /// Marks a device for `delete_leaving`. False when there is none.
+    pub(crate) fn mark_leaving(&mut self, name: &str) -> io::Result<bool> {
+        let mut message = named(name);
+        message.attributes.push(LinkAttribute::Group(LEAVING));
+        match self.change(RouteNetlinkMessage::NewLink(message), 0) {
             Ok(()) => Ok(true),
             Err(error) if is(&error, Errno::NODEV) => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes all marked devices, in the time that the kernel takes for one.
+    pub(crate) fn delete_leaving(&mut self) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::Group(LEAVING));
+        self.delete(message)
+    }
+
+    fn delete(&mut self, message: LinkMessage) -> io::Result<()> {
+        match self.change(RouteNetlinkMessage::DelLink(message), 0) {
+            Err(error) if is(&error, Errno::NODEV) => Ok(()),
+            other => other,
         }
     }
 }

@@ -3,9 +3,11 @@
 mod address;
 mod conntrack;
 mod link;
+mod pool;
 mod route;
 mod socket;
 
 pub(crate) use conntrack::{Flows, forget_flows};
 pub(crate) use link::{BRIDGE, Link, VethPair};
+pub(crate) use pool::Pool;
 pub(crate) use socket::Socket;

@@ -1,12 +1,15 @@
 //! The bridge with real packets.
 
+use std::fs::Permissions;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 
 use crate::support;
 use crate::support::{
-    Host, IMPATIENCE, Space, ask_tcp, ask_tcp_for, ip, nft, on_host, pod_links, serve_tcp, sysctl,
+    Host, IMPATIENCE, Space, ask_tcp, ask_tcp_for, ip, nft, on_host, pod_links, run, serve_tcp,
+    sysctl,
 };
-use carpel_network::{BridgeDriver, Error, NetworkDriver};
+use carpel_network::{BridgeDriver, Error, NetworkDriver, StaticRoute};
 
 #[test]
 fn pods_reach_each_other_and_the_host_both_ways() {
@@ -55,10 +58,15 @@ fn pods_leave_under_the_nodes_address_but_not_to_known_networks() {
         outside.within(|| ip("route add 10.88.0.0/16 via 198.51.100.1"));
         outside.within(|| ip("address add 10.99.0.2/24 dev eth0"));
         let mut config = host.config();
-        config.routes = vec![carpel_network::StaticRoute {
-            dst: "10.99.0.0/24".parse().unwrap(),
-            via: "198.51.100.2".parse().unwrap(),
-        }];
+        let route = |dst: &str, via: &str| StaticRoute {
+            dst: dst.parse().unwrap(),
+            via: via.parse().unwrap(),
+        };
+        // The second is this node's own, in a list that all nodes share.
+        config.routes = vec![
+            route("10.99.0.0/24", "198.51.100.2"),
+            route("10.88.0.0/16", "198.51.100.1"),
+        ];
         let driver = BridgeDriver::open(config).unwrap();
         let pod = Space::new("pod");
         pod.set_up(&driver, &[]).await.unwrap();
@@ -311,5 +319,67 @@ fn a_missing_nft_is_told_before_a_pod_needs_it() {
         assert!(matches!(error, Error::NotReady(_)), "{error}");
         assert!(host.records().is_empty() && pod_links().is_empty());
         pod.set_up(&driver, &[]).await.unwrap();
+    });
+}
+
+#[test]
+fn pods_without_host_ports_run_no_program() {
+    on_host(async |host: Host| {
+        let dir = tempfile::tempdir().unwrap();
+        let (script, log) = (dir.path().join("nft"), dir.path().join("log"));
+        let text = format!(
+            "#!/bin/sh\necho run >> {}\nexec nft \"$@\"\n",
+            log.display()
+        );
+        // Copied by a process of its own: a file that a test beside us still holds open
+        // for writing, between fork and exec, cannot be run.
+        let draft = dir.path().join("draft");
+        std::fs::write(&draft, text).unwrap();
+        std::fs::set_permissions(&draft, Permissions::from_mode(0o755)).unwrap();
+        run(
+            "cp",
+            &format!("-p {} {}", draft.display(), script.display()),
+        );
+        let runs = || {
+            std::fs::read_to_string(&log)
+                .unwrap_or_default()
+                .lines()
+                .count()
+        };
+        let mut config = host.config();
+        config.nft = script;
+        let driver = BridgeDriver::open(config).unwrap();
+        let pods = ["a", "b", "c"].map(Space::new);
+        for pod in &pods {
+            pod.set_up(&driver, &[]).await.unwrap();
+        }
+        assert_eq!(runs(), 1, "the table, once");
+        for pod in &pods {
+            driver.teardown(&pod.id).await.unwrap();
+        }
+        assert_eq!(runs(), 1);
+        pods[0]
+            .set_up(&driver, &[support::tcp(8080, 80)])
+            .await
+            .unwrap();
+        driver.teardown("a").await.unwrap();
+        assert_eq!(runs(), 3);
+    });
+}
+
+#[test]
+fn hairpin_is_as_configured() {
+    on_host(async |host: Host| {
+        for hairpin in [true, false] {
+            let mut config = host.config();
+            config.hairpin = hairpin;
+            let driver = BridgeDriver::open(config).unwrap();
+            Space::new("other").set_up(&driver, &[]).await.unwrap();
+            let pod = Space::new("pod");
+            let name = pod.set_up(&driver, &[]).await.unwrap().host_interface;
+            let expected = if hairpin { "hairpin on" } else { "hairpin off" };
+            assert!(ip(&format!("-d link show {name}")).contains(expected));
+            driver.destroy().await.unwrap();
+        }
     });
 }
