@@ -86,7 +86,7 @@ pub(crate) fn find_pod<'a>(
         if let Some(exact) = found.iter().find(|pod| pod.id == bare) {
             return Ok(exact);
         }
-        return one(found, "pod", wanted, |pod| describe_pod(pod));
+        return one(&found, "pod", wanted, describe_pod);
     }
     found.sort_by_key(|pod| (pod.state, std::cmp::Reverse(pod.created_at)));
     let mut seen = Vec::new();
@@ -95,7 +95,7 @@ pub(crate) fn find_pod<'a>(
         seen.push(namespace(pod));
         new
     });
-    one(found, "pod", wanted, |pod| describe_pod(pod))
+    one(&found, "pod", wanted, describe_pod)
 }
 
 fn describe_pod(pod: &cri::PodSandbox) -> String {
@@ -103,12 +103,12 @@ fn describe_pod(pod: &cri::PodSandbox) -> String {
 }
 
 fn one<'a, T>(
-    found: Vec<&'a T>,
+    found: &[&'a T],
     kind: &'static str,
     wanted: &str,
     describe: impl Fn(&T) -> String,
 ) -> Result<&'a T> {
-    match found.as_slice() {
+    match found {
         [only] => Ok(only),
         [] => Err(CliError::Absent {
             kind,
@@ -222,8 +222,8 @@ pub(crate) fn find_container<'a>(
         let pod = find_pod(pods, pod, scope)?;
         let of_pod = |c: &&cri::Container| c.pod_sandbox_id == pod.id;
         let found = latest(containers).into_iter().filter(of_pod);
-        let found = found.filter(|c| container_name(c) == container).collect();
-        return one(found, "container", wanted, |c| describe_container(pods, c));
+        let found: Vec<_> = found.filter(|c| container_name(c) == container).collect();
+        return one(&found, "container", wanted, |c| describe_container(pods, c));
     }
     let within = |container: &&cri::Container| {
         let pod = pods.iter().find(|pod| pod.id == container.pod_sandbox_id);
@@ -237,7 +237,7 @@ pub(crate) fn find_container<'a>(
             .filter(|c| c.id.starts_with(wanted))
             .collect();
     }
-    one(found, "container", wanted, |container| {
+    one(&found, "container", wanted, |container| {
         describe_container(pods, container)
     })
 }

@@ -32,7 +32,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         Command::Config => return config::run(admin("config").await?).await,
         Command::Health(health) => return health::run(&global, health).await,
         // Mistakes in the manifest are told even when no runtime is there.
-        Command::Create(create) => return create::run(&global, create).await,
+        Command::Create(create) => return Box::pin(create::run(&global, create)).await,
         Command::Version => return version::run(&global).await,
         _ => {}
     }

@@ -14,7 +14,7 @@ pub(super) fn convert(resources: &Resources, memory: i64) -> LinuxContainerResou
     let shares = resources.cpu_request.or(resources.cpu_limit);
     LinuxContainerResources {
         cpu_period: resources.cpu_limit.map_or(0, |_| PERIOD),
-        cpu_quota: resources.cpu_limit.map_or(0, |milli| quota(milli)),
+        cpu_quota: resources.cpu_limit.map_or(0, quota),
         cpu_shares: shares.map_or(0, cpu_shares),
         memory_limit_in_bytes: resources.memory_limit.unwrap_or(0),
         oom_score_adj: resources
