@@ -1,0 +1,100 @@
+//! The daemon's configuration for one node.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// Hosts whose images the node gets from the harness's registry.
+pub(crate) const HOSTS: [&str; 6] = [
+    "registry.k8s.io",
+    "k8s.gcr.io",
+    "gcr.io",
+    "public.ecr.aws",
+    "docker.io",
+    "carpel.test",
+];
+
+/// What a test may choose of its node.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub(crate) images: Vec<String>,
+    pub(crate) pod_cidr: String,
+    pub(crate) log_level: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            images: Vec::new(),
+            pod_cidr: "10.77.0.0/16".to_owned(),
+            log_level: std::env::var("CARPEL_TEST_LOG").unwrap_or_else(|_| "debug".to_owned()),
+        }
+    }
+}
+
+impl Settings {
+    /// Images to pull before the test begins.
+    #[must_use]
+    pub fn images(mut self, images: &[&str]) -> Self {
+        self.images = images.iter().map(|&image| image.to_owned()).collect();
+        self
+    }
+
+    #[must_use]
+    pub fn pod_cidr(mut self, cidr: &str) -> Self {
+        cidr.clone_into(&mut self.pod_cidr);
+        self
+    }
+}
+
+/// Places of one node's daemon.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(crate) root: PathBuf,
+    pub(crate) run: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) admin: PathBuf,
+    pub(crate) config: PathBuf,
+    pub(crate) log: PathBuf,
+}
+
+impl Places {
+    pub(crate) fn new(base: &Path) -> Self {
+        Self {
+            root: base.join("root"),
+            run: base.join("run"),
+            socket: base.join("cri.sock"),
+            admin: base.join("admin.sock"),
+            config: base.join("config.toml"),
+            log: base.join("daemon.log"),
+        }
+    }
+}
+
+pub(crate) const BRIDGE: &str = "ctbridge0";
+
+pub(crate) fn to_toml(
+    settings: &Settings,
+    places: &Places,
+    holder: &Path,
+    cgroup: &str,
+    registry: &str,
+) -> String {
+    let mut text = format!(
+        "[paths]\nroot = {root:?}\nrun = {run:?}\n\n[grpc]\nsocket = {socket:?}\n\n\
+         [admin]\nsocket = {admin:?}\n\n[holder]\nbinary = {holder:?}\n\n\
+         [cgroup]\nroot = \"/{cgroup}\"\n\n[network]\ndriver = \"bridge\"\n\n\
+         [network.bridge]\nname = \"{BRIDGE}\"\npod_cidrs = [{cidr:?}]\nnft_table = \"ct_table\"\n\n\
+         [log]\nlevel = {level:?}\n",
+        root = places.root,
+        run = places.run,
+        socket = places.socket,
+        admin = places.admin,
+        cidr = settings.pod_cidr,
+        level = settings.log_level,
+    );
+    for host in HOSTS {
+        // Writing to a String cannot fail.
+        write!(text, "\n[registries.{host:?}]\nmirrors = [{registry:?}]\n").ok();
+    }
+    text
+}

@@ -1,0 +1,19 @@
+//! The built daemon through its socket, each test on a node of its own.
+
+mod admin;
+mod bad_input;
+mod checks;
+mod container;
+mod crictl;
+mod exec;
+mod filesystem;
+mod identity;
+mod image;
+mod logs;
+mod network;
+mod ports;
+mod recovery;
+mod refusals;
+mod registries;
+mod sandbox;
+mod stats;
