@@ -1,5 +1,6 @@
 //! Making a container: its first process, up to the moment before its program.
 
+use std::borrow::Borrow;
 use std::os::fd::OwnedFd;
 
 use carpel_sys::clone::{self, Ended, SingleThreaded};
@@ -59,19 +60,17 @@ impl<'a> Plan<'a> {
 /// The caller is a single-threaded process made for this: it is moved into the
 /// namespaces that the container joins, and has to end soon after. What `start`
 /// leads to is told by [`Create::outcome`].
-#[expect(clippy::needless_pass_by_value, reason = "its descriptors are closed with it")]
-pub fn create(request: Create) -> Result<CreatedProcess> {
+pub fn create(request: impl Borrow<Create>) -> Result<CreatedProcess> {
+    let request = request.borrow();
     let single = SingleThreaded::verify().during("clone")?;
-    let plan = Plan::new(&request)?;
+    let plan = Plan::new(request)?;
     credentials::hide_from_tracers().during("hide from tracers")?;
     let proc = Procfs::open()?;
     plan.namespaces.join()?;
     let (reader, writer) = report::pipe()?;
     let (fresh, cgroup) = (plan.namespaces.fresh, request.cgroup.dir());
-    let pid = clone::spawn(single, fresh, cgroup, || {
-        init(&request, plan, &proc, writer)
-    })
-    .during("clone the container's first process")?;
+    let pid = clone::spawn(single, fresh, cgroup, || init(request, plan, &proc, writer))
+        .during("clone the container's first process")?;
     match report::receive(&reader) {
         Ok(Report::Ready {
             oom_score_adj_refused,

@@ -1,5 +1,6 @@
 //! Running another program in a container that is there.
 
+use std::borrow::Borrow;
 use std::os::fd::{AsFd, OwnedFd};
 
 use carpel_sys::clone::{self, SingleThreaded};
@@ -18,8 +19,8 @@ use crate::stage::{self, NOT_EXECUTED, Stage};
 ///
 /// The caller is a single-threaded process made for this: it is moved into the
 /// container's namespaces and has to end soon after.
-#[expect(clippy::needless_pass_by_value, reason = "its descriptors are closed with it")]
-pub fn exec(request: Exec<'_>) -> Result<i32> {
+pub fn exec<'a>(request: impl Borrow<Exec<'a>>) -> Result<i32> {
+    let request = request.borrow();
     let single = SingleThreaded::verify().during("clone")?;
     let stage = Stage::new(&request.process, request.seccomp.as_deref())?;
     // From the next step on, what runs in the container could look at us.
@@ -32,7 +33,7 @@ pub fn exec(request: Exec<'_>) -> Result<i32> {
     let kinds = Kinds::MOUNT | Kinds::PID | Kinds::NET | Kinds::IPC | Kinds::UTS;
     namespace::join(request.init, kinds).during("join the container's namespaces")?;
     let (reader, writer) = report::pipe()?;
-    let child = || run(&request, stage, &proc, oom_score_adj, &writer);
+    let child = || run(request, stage, &proc, oom_score_adj, &writer);
     let pid = clone::spawn(single, Kinds::NONE, request.cgroup.dir(), child)
         .during("clone a process for the container")?;
     drop(writer);

@@ -11,6 +11,9 @@ use crate::namespace::Kinds;
 /// `CLONE_INTO_CGROUP`, which does not fit the type that libc gives it.
 const INTO_CGROUP: u64 = 1 << 33;
 
+/// The highest number of a signal.
+const LAST_SIGNAL: i32 = 64;
+
 /// Evidence that this process has one thread, so that a child may run any code.
 ///
 /// A child of a process with more threads would inherit locks that nobody in it
@@ -125,19 +128,26 @@ fn ended(status: WaitStatus) -> Option<Ended> {
     status.exit_status().map(Ended::Exited).or_else(signaled)
 }
 
-/// Gives all signals their default action and unblocks them, as a program expects
-/// that starts; `execve` alone would hand down what is ignored and blocked.
-pub fn reset_signals() -> io::Result<()> {
-    reset_signal_actions();
-    crate::signal::unblock_all()
-}
-
-/// Gives all signals their default action.
+/// Gives all signals their default action, as a program expects that starts:
+/// `execve` hands down what is ignored. For the last step before it.
 pub fn reset_signal_actions() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the default action runs no code of ours. The numbers that cannot
-        // be set (KILL, STOP, those of the C library) are refused.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's own structure, all zero: the default action, no flags, no mask.
+    // Its size differs between architectures and is nowhere larger.
+    let default = [0_u64; 8];
+    for signal in 1..=LAST_SIGNAL {
+        // Not through the C library, which keeps two signals for itself and leaves
+        // them as they were inherited. KILL and STOP refuse, and need not be set.
+        // SAFETY: `default` outlives the call and is large enough; the default
+        // action runs no code of ours; no old action is asked for.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
 }
 

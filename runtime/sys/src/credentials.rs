@@ -83,3 +83,37 @@ pub fn new_session_keyring() -> io::Result<()> {
         error => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session_keyring() -> libc::c_long {
+        const SESSION: libc::c_long = -3;
+        // SAFETY: takes and gives numbers.
+        unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_GET_KEYRING_ID, SESSION, 0) }
+    }
+
+    #[test]
+    fn a_session_keyring_is_new() {
+        let before = session_keyring();
+        let after = std::thread::spawn(|| {
+            new_session_keyring().unwrap();
+            session_keyring()
+        });
+        let after = after.join().unwrap();
+        assert!(after != before && after > 0, "{before} {after}");
+    }
+
+    #[test]
+    fn the_id_for_unchanged_is_no_id() {
+        assert_eq!(
+            set_uid(u32::MAX).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+        assert_eq!(
+            set_gid(u32::MAX).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+    }
+}
