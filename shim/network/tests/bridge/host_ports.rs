@@ -174,6 +174,10 @@ fn a_udp_client_that_goes_on_sending_finds_the_next_pod() {
             assert_eq!(answer, format!("{id} 198.51.100.2"));
             driver.teardown(id).await.unwrap();
         }
+        // And, when there is none, the host.
+        support::serve_udp(UdpSocket::bind(address).unwrap(), "host ");
+        let answer = ask_udp_from(&client, address, support::PATIENCE).unwrap();
+        assert_eq!(answer, "host 198.51.100.2");
     });
 }
 

@@ -219,7 +219,7 @@ pub(crate) fn serve_tcp(listener: TcpListener, name: &'static str) {
     });
 }
 
-fn serve_udp(socket: UdpSocket, name: &'static str) {
+pub(crate) fn serve_udp(socket: UdpSocket, name: &'static str) {
     thread::spawn(move || {
         let mut buffer = [0; 16];
         for _ in 0..64 {
