@@ -17,7 +17,7 @@ const UMASK: u32 = 0o022;
 /// socket, which came as standard input.
 pub(crate) fn detach() -> Result<OwnedFd> {
     descriptors::close_all_but(&[]).during("close inherited descriptors")?;
-    clone::reset_signals().during("reset signals")?;
+    clone::reset_signal_actions();
     // Nothing but KILL and the daemon ends a holder. Workers unblock them again.
     signal::block_all().during("block signals")?;
     // A session leader, which it is when started by hand, cannot begin another.
