@@ -29,9 +29,7 @@ impl Runtime {
                     HolderEvent::ContainerExited(exit) => {
                         follower.container_exited(&pod, &exit).await
                     }
-                    HolderEvent::PodInitExited => {
-                        tracing::warn!(pod = %pod.id, "PID 1 of the pod's shared PID namespace ended");
-                    }
+                    HolderEvent::PodInitExited => follower.init_exited(&pod).await,
                     HolderEvent::Gone => break,
                 }
             }
@@ -57,6 +55,22 @@ impl Follower {
         self.save(&container).await;
     }
 
+    /// Without PID 1 of its shared PID namespace a pod can have no containers any more.
+    async fn init_exited(&self, pod: &Arc<Pod>) {
+        if pod.record.read(|r| r.phase()) != Phase::Ready {
+            return;
+        }
+        tracing::error!(pod = %pod.id, "PID 1 of the pod's shared PID namespace ended");
+        self.not_ready(pod).await;
+    }
+
+    async fn not_ready(&self, pod: &Arc<Pod>) {
+        pod.set_phase(Phase::NotReady);
+        if let Err(error) = pod.save(&self.state).await {
+            tracing::error!(pod = %pod.id, %error, "cannot record that the pod is over");
+        }
+    }
+
     /// The pod is over, and so must be its processes: nobody would tell of them.
     async fn holder_gone(&self, pod: &Arc<Pod>) {
         let expected = pod.record.read(|r| r.phase()) != Phase::Ready;
@@ -65,10 +79,7 @@ impl Follower {
             return;
         }
         tracing::error!(pod = %pod.id, "the pod's holder is gone");
-        pod.set_phase(Phase::NotReady);
-        if let Err(error) = pod.save(&self.state).await {
-            tracing::error!(pod = %pod.id, %error, "cannot record it");
-        }
+        self.not_ready(pod).await;
         for container in pod.containers() {
             if container.has_ended() {
                 continue;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use carpel_proto::state::PodRecord;
@@ -23,6 +24,8 @@ pub(crate) struct Pod {
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
     /// Shared by what works inside the pod, alone for what ends it.
     pub(super) busy: tokio::sync::RwLock<()>,
+    /// Nothing of it is left but records and root filesystems.
+    down: AtomicBool,
     /// Why the record could not be read, for a pod that only can be removed.
     pub(crate) quarantine: Option<String>,
 }
@@ -44,12 +47,21 @@ impl Pod {
             live: Mutex::default(),
             containers: Mutex::default(),
             busy: tokio::sync::RwLock::new(()),
+            down: AtomicBool::new(false),
             quarantine,
         }
     }
 
     pub(crate) fn is_ready(&self) -> bool {
         self.record.read(|r| r.phase() == Phase::Ready)
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_down(&self) {
+        self.down.store(true, Ordering::Release);
     }
 
     pub(crate) fn created_at(&self) -> i64 {

@@ -60,6 +60,9 @@ impl Runtime {
                 what: format!("other work in pod sandbox {}", pod.id),
                 after: SETTLE,
             })?;
+        if pod.is_down() {
+            return Ok(());
+        }
         self.take_down(pod).await?;
         tracing::info!(pod = %pod.id, "pod is stopped");
         Ok(())
@@ -98,13 +101,10 @@ impl Runtime {
         for killed in join_all(pod.containers().iter().map(|c| self.kill_in_pod(pod, c))).await {
             failures.note(killed);
         }
-        failures.note(self.end_holder(pod).await);
-        if pod.record.read(|r| r.network_attached) {
-            let torn = self.parts.network.teardown(&pod.id).await;
-            if failures.note(torn).is_some() {
-                pod.record.change(|r| r.network_attached = false);
-            }
-        }
+        // The kernel takes its time to delete a device, and the holder to end.
+        let (ended, torn) = tokio::join!(self.end_holder(pod), self.disconnect(pod));
+        failures.note(ended);
+        failures.note(torn);
         failures.note(self.remove_cgroups(pod).await);
         let dir = self.pod_run_dir(&pod.id);
         failures.note(blocking(move || remove_dir(&dir)).await);
@@ -112,7 +112,9 @@ impl Runtime {
         if pod.record.read(|r| r.phase()) != Phase::Creating {
             failures.note(pod.save(&self.parts.state).await);
         }
-        failures.into_result()
+        failures.into_result()?;
+        pod.set_down();
+        Ok(())
     }
 
     async fn kill_in_pod(&self, pod: &Arc<Pod>, container: &Arc<Container>) -> Result<(), Error> {
@@ -120,6 +122,14 @@ impl Runtime {
             return Ok(());
         }
         self.kill_container(pod, container).await
+    }
+
+    async fn disconnect(&self, pod: &Arc<Pod>) -> Result<(), Error> {
+        if pod.record.read(|r| r.network_attached) {
+            self.parts.network.teardown(&pod.id).await?;
+            pod.record.change(|r| r.network_attached = false);
+        }
+        Ok(())
     }
 
     async fn end_holder(&self, pod: &Arc<Pod>) -> Result<(), Error> {
