@@ -9,12 +9,15 @@ use jiff::Timestamp;
 use reqwest::StatusCode;
 
 use crate::engine::Error;
-use crate::reference::Reference;
+use crate::reference::{Digest, Reference};
 
 /// One failure at one site.
 #[derive(Debug, Clone)]
 pub(super) enum Failure {
+    /// What was asked for by name is not there.
     NotFound(String),
+    /// The name is there, something that it stands for is not.
+    Missing(String),
     Denied(String),
     /// May pass: worth another attempt.
     Transient {
@@ -86,6 +89,7 @@ impl Failure {
         match self {
             Self::Transient { why, .. } => why,
             Self::NotFound(why)
+            | Self::Missing(why)
             | Self::Denied(why)
             | Self::Unavailable(why)
             | Self::Corrupt(why)
@@ -98,6 +102,7 @@ impl Failure {
         let why = match &mut self {
             Self::Transient { why, .. }
             | Self::NotFound(why)
+            | Self::Missing(why)
             | Self::Denied(why)
             | Self::Unavailable(why)
             | Self::Corrupt(why)
@@ -107,13 +112,21 @@ impl Failure {
         self
     }
 
+    /// Asked for not by a name of the user's but by one in a manifest.
+    pub(super) fn of_content(self, digest: &Digest) -> Self {
+        match self {
+            Self::NotFound(why) => Self::Missing(format!("{digest}: {why}")),
+            other => other,
+        }
+    }
+
     /// As seen from outside: `log` holds every failure with its site, this one last.
     fn into_error(self, reference: &Reference, log: &str, alone: bool) -> Error {
         let registry = reference.registry.clone();
         let name = reference.to_string();
         match self {
             Self::NotFound(_) if alone => Error::NotFound(name),
-            Self::NotFound(_) => Error::NotFound(format!("{name} ({log})")),
+            Self::NotFound(_) | Self::Missing(_) => Error::NotFound(format!("{name} ({log})")),
             Self::Denied(_) => Error::Denied {
                 registry,
                 reference: name,

@@ -74,8 +74,8 @@ pub(super) fn shown(url: &Url) -> String {
     clean.set_query(None);
     clean.set_fragment(None);
     // Fails only for URLs that cannot have a user in the first place.
-    drop(clean.set_username(""));
-    drop(clean.set_password(None));
+    let _: Result<(), ()> = clean.set_username("");
+    let _: Result<(), ()> = clean.set_password(None);
     clean.to_string()
 }
 

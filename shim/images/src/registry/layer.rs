@@ -186,7 +186,7 @@ impl LayerStream {
             sleep(pause).await;
             return Ok(());
         }
-        if !matches!(failure, Failure::NotFound(_)) {
+        if !matches!(failure, Failure::Missing(_)) {
             site.set_suspect();
         }
         self.failures.push(site.name(), failure);

@@ -88,7 +88,7 @@ impl Machine {
 
     fn absent(&self, offered: &str) -> Failure {
         let architecture = self.architecture;
-        Failure::NotFound(format!(
+        Failure::Missing(format!(
             "no image for linux/{architecture} here, only {offered}"
         ))
     }
@@ -189,7 +189,7 @@ mod tests {
     fn absence_says_what_there_is() {
         let all = entries(&["linux/arm64/v8", "windows/amd64", ""]);
         let failure = AMD64.pick(&all).unwrap_err();
-        assert!(matches!(failure, Failure::NotFound(_)));
+        assert!(matches!(failure, Failure::Missing(_)));
         assert!(failure.why().contains("linux/amd64"));
         assert!(
             failure.why().contains("linux/arm64/v8, windows/amd64"),
@@ -209,7 +209,7 @@ mod tests {
         let other = AMD64
             .check_config(br#"{"os":"linux","architecture":"arm64"}"#)
             .unwrap_err();
-        assert!(matches!(other, Failure::NotFound(_)));
+        assert!(matches!(other, Failure::Missing(_)));
         assert!(matches!(
             AMD64.check_config(b"[").unwrap_err(),
             Failure::Corrupt(_)

@@ -62,15 +62,12 @@ pub(super) async fn find(
 }
 
 async fn child(site: &Site, entry: &Descriptor) -> Result<Document, Failure> {
-    let selector = entry.digest.to_string();
+    let digest = &entry.digest;
+    let selector = digest.to_string();
     let document = site
-        .manifest(
-            &selector,
-            Some(&entry.digest),
-            manifest::ACCEPT,
-            MANIFEST_MAX,
-        )
-        .await?;
+        .manifest(&selector, Some(digest), manifest::ACCEPT, MANIFEST_MAX)
+        .await
+        .map_err(|failure| failure.of_content(digest))?;
     if document.bytes.len() as u64 != entry.size {
         return Err(Failure::corrupt(format!(
             "{selector} is not of its declared size"

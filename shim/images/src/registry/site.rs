@@ -114,14 +114,9 @@ impl Site {
                 blob.digest
             )));
         }
-        let document = self
-            .document(
-                &self.blob_url(&blob.digest)?,
-                Some(&blob.digest),
-                None,
-                limit,
-            )
-            .await?;
+        let url = self.blob_url(&blob.digest)?;
+        let document = self.document(&url, Some(&blob.digest), None, limit).await;
+        let document = document.map_err(|failure| failure.of_content(&blob.digest))?;
         if document.bytes.len() as u64 != blob.size {
             return Err(Failure::corrupt(format!(
                 "{} is not of its declared size",
@@ -206,7 +201,13 @@ impl Site {
                 check_range(response.headers(), offset, blob.size)?;
                 (0, blob.size - offset)
             }
-            _ => return Err(self.transport.refusal(response).await),
+            _ => {
+                return Err(self
+                    .transport
+                    .refusal(response)
+                    .await
+                    .of_content(&blob.digest));
+            }
         };
         let declared = text(response.headers(), CONTENT_LENGTH.as_str());
         if let Some(declared) = declared.filter(|declared| *declared != length.to_string()) {
