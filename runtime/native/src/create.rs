@@ -35,12 +35,13 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     fn new(request: &'a Create) -> Result<Self> {
         let spec = &request.spec;
-        let linux = spec.linux().clone().unwrap_or_default();
+        let absent = |what: &str| Error::Invalid(format!("the configuration has no {what}"));
+        let linux = spec
+            .linux()
+            .clone()
+            .ok_or_else(|| absent("linux section"))?;
         rootfs::refuse_unsupported(spec, &linux)?;
-        let process = spec
-            .process()
-            .as_ref()
-            .ok_or_else(|| Error::Invalid("the configuration has no process".to_owned()))?;
+        let process = spec.process().as_ref().ok_or_else(|| absent("process"))?;
         let mounts = spec.mounts().as_ref().map_or(0, Vec::len);
         if let Some((index, _)) = request.mounts.iter().find(|(index, _)| *index >= mounts) {
             let what = format!("a descriptor for mount {index} of {mounts}");

@@ -1,19 +1,15 @@
 //! Who a process is and what it may do.
 
-use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::{AsFd, OwnedFd};
 
 use carpel_sys::capability::{self, Set, Sets};
 use carpel_sys::{credentials, seccomp};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, PosixRlimitType, Process};
 use rustix::process::Resource;
 
-use crate::Stdio;
 use crate::error::{Context, Error, Result};
+use crate::{Stdio, devices};
 
-/// `/dev/null` by its device number.
-const NULL_DEVICE: u64 = 0x0103;
 const DEFAULT_UMASK: u32 = 0o022;
 
 /// Everything that is given up between the first step of a process and its program.
@@ -69,10 +65,7 @@ impl Identity {
             return;
         }
         for fd in [&stdio.stdin, &stdio.stdout, &stdio.stderr] {
-            let null = fd
-                .try_clone()
-                .and_then(|fd| File::from(fd).metadata())
-                .is_ok_and(|file| file.file_type().is_char_device() && file.rdev() == NULL_DEVICE);
+            let null = devices::is_null(fd.as_fd()).unwrap_or(false);
             if !null {
                 let uid = Some(rustix::fs::Uid::from_raw_unchecked(self.uid));
                 // A file that cannot be given away is still open.

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use carpel_sys::mount::{self, Attr, Flags};
+use carpel_sys::mount::{self, Attr, Flags, FsContext};
 use carpel_sys::openat2::{self, Make, OFlags};
 use nix::errno::Errno;
 use oci_spec::runtime::Mount;
@@ -72,7 +72,8 @@ impl Tree<'_> {
         if seal {
             options.attr.set = options.attr.set.without(Flags::READ_ONLY);
         }
-        let made = make(kind, &options).with(|| describe("mount", kind, place))?;
+        let made = make(kind, mount.source().as_deref(), &options)
+            .with(|| describe("mount", kind, place))?;
         if let Some(propagation) = options.attr.propagation {
             mount::set_attr(&made, &Attr::propagation(propagation), false)
                 .with(|| describe("set the propagation of", kind, place))?;
@@ -202,9 +203,15 @@ fn describe(verb: &str, what: &str, place: &Path) -> String {
     format!("{verb} {what} on {}", place.display())
 }
 
-fn make(kind: &str, options: &Options) -> std::io::Result<OwnedFd> {
-    let data: Vec<&str> = options.data.iter().map(String::as_str).collect();
-    mount::new_fs(kind, &data, options.attr.set)
+fn make(kind: &str, source: Option<&Path>, options: &Options) -> std::io::Result<OwnedFd> {
+    let context = FsContext::open(kind)?;
+    if let Some(source) = source {
+        context.string("source", source)?;
+    }
+    for option in &options.data {
+        context.option(option)?;
+    }
+    context.mount(options.attr.set)
 }
 
 /// Changes what a mount was not made with.

@@ -133,6 +133,14 @@ impl FsContext {
             .map_err(|e| self.explain(key, e))
     }
 
+    /// Sets `key=value`, or a flag if there is no `=`.
+    pub fn option(&self, option: &str) -> io::Result<()> {
+        match option.split_once('=') {
+            Some((key, value)) => self.string(key, value),
+            None => self.flag(option),
+        }
+    }
+
     /// Gives a layer or a device as a descriptor (overlay: kernel 6.13 on).
     pub fn fd(&self, key: &str, value: BorrowedFd<'_>) -> io::Result<()> {
         rustix::mount::fsconfig_set_fd(self.fd.as_fd(), key, value)
@@ -168,10 +176,7 @@ impl FsContext {
 pub fn new_fs(fs: &str, options: &[&str], flags: Flags) -> io::Result<OwnedFd> {
     let context = FsContext::open(fs)?;
     for option in options {
-        match option.split_once('=') {
-            Some((key, value)) => context.string(key, value)?,
-            None => context.flag(option)?,
-        }
+        context.option(option)?;
     }
     context.mount(flags)
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ops::BitOr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::sched::CloneFlags;
@@ -76,42 +76,27 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Whether two descriptors name the same namespace.
-pub fn same(one: impl AsFd, other: impl AsFd) -> io::Result<bool> {
-    let one = rustix::fs::fstat(one.as_fd())?;
-    let other = rustix::fs::fstat(other.as_fd())?;
-    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
-}
-
-/// The user namespace of a pidfd's process (kernel 6.11 on).
-pub fn user_of(pidfd: impl AsFd) -> io::Result<OwnedFd> {
-    // SAFETY: the request takes no argument and gives a new descriptor or -1; the
-    // descriptor is ours alone.
-    unsafe {
-        let fd = libc::ioctl(pidfd.as_fd().as_raw_fd(), libc::PIDFD_GET_USER_NAMESPACE, 0);
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(std::os::fd::FromRawFd::from_raw_fd(fd))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn only_namespaces_are_opened() {
-        let one = open(Path::new("/proc/self/ns/net")).unwrap();
-        assert!(same(&one, open(Path::new("/proc/self/ns/net")).unwrap()).unwrap());
-        assert!(!same(&one, open(Path::new("/proc/self/ns/uts")).unwrap()).unwrap());
+        let net = open(Path::new("/proc/self/ns/net")).unwrap();
+        join(&net, Kinds::NET).unwrap();
+        join(net, Kinds::UTS).unwrap_err();
         let error = open(Path::new("/etc/passwd")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]
-    fn joining_by_the_wrong_kind_fails() {
-        let net = open(Path::new("/proc/self/ns/net")).unwrap();
-        join(net, Kinds::UTS).unwrap_err();
+    fn a_thread_leaves_its_namespaces() {
+        let link = || std::fs::read_link("/proc/thread-self/ns/uts").unwrap();
+        let before = link();
+        let after = std::thread::spawn(move || {
+            unshare(Kinds::UTS).unwrap();
+            link()
+        });
+        assert_ne!(after.join().unwrap(), before);
     }
 }

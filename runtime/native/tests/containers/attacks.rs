@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use carpel_native::Error;
+use carpel_native::{Cgroup, Error};
+use carpel_sys::clone::{self, SingleThreaded};
 use carpel_sys::mount;
+use carpel_sys::namespace::Kinds;
 use serde_json::json;
 
 use crate::Case;
@@ -46,6 +48,10 @@ pub(crate) const CASES: &[Case] = &[
     (
         "cve_2021_30465_a_mount_point_in_a_volume_stays_in_it",
         volume_links,
+    ),
+    (
+        "cve_2021_30465_a_volume_whose_links_change_all_the_time_stays_shut",
+        exchanged_links,
     ),
     (
         "cve_2016_9962_an_exec_is_hidden_while_it_enters",
@@ -115,7 +121,12 @@ fn magic_directory() {
             Err(Error::Invalid(_) | Error::CannotExecute(_) | Error::Os { .. }) => {}
             other => panic!("{place}: {:?}", other.map(|container| container.created)),
         }
-        match try_exec(container.pid, &config["process"].take(), None, Vec::new()) {
+        match try_exec(
+            container.pid,
+            &config["process"].take(),
+            None,
+            Cgroup::default(),
+        ) {
             Err(Error::Invalid(_) | Error::CannotExecute(_)) => {}
             Err(other) => panic!("{place}: {other:?}"),
             Ok(_) => panic!("{place} was entered"),
@@ -165,7 +176,7 @@ fn redirected_proc() {
     let text = exec_output(running.pid, &mut process);
     assert_eq!(text, "", "nothing was written into the cover");
     process["args"] = json!(["sleep", "600"]);
-    let beside = try_exec(running.pid, &process, None, Vec::new()).unwrap();
+    let beside = try_exec(running.pid, &process, None, Cgroup::default()).unwrap();
     let path = format!("/proc/{}/oom_score_adj", beside.pid);
     assert_eq!(fs::read_to_string(path).unwrap(), "555\n");
     beside.kill();
@@ -279,6 +290,63 @@ fn volume_links() {
         );
     }
     assert_eq!(fs::read_dir("/tmp/outside").unwrap().count(), 1);
+}
+
+/// Swaps a directory of the volume with a link out of it, until it is killed.
+fn exchanger() -> i32 {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let swap = || {
+        renameat_with(
+            CWD,
+            "/tmp/volume/a",
+            CWD,
+            "/tmp/volume/b",
+            RenameFlags::EXCHANGE,
+        )
+    };
+    clone::spawn(SingleThreaded::verify().unwrap(), Kinds::NONE, None, || {
+        while swap().is_ok() {}
+        1
+    })
+    .unwrap()
+}
+
+fn exchanged_links() {
+    fs::create_dir_all("/tmp/volume/a").unwrap();
+    fs::create_dir("/tmp/outside").unwrap();
+    symlink("/../../../tmp/outside", "/tmp/volume/b").unwrap();
+    let swapper = exchanger();
+    let mut inside = 0;
+    for _ in 0..60 {
+        let mut config = config(&["cat", "/proc/self/mountinfo"]);
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.push(json!({ "destination": "/data", "type": "bind", "source": "/tmp/volume" }));
+        mounts.push(json!({ "destination": "/data/a/sub", "type": "tmpfs", "source": "mark" }));
+        match try_create(config, Extra::default()) {
+            Ok(container) => {
+                let (text, _) = container.start().finish();
+                let line = text.lines().find(|line| line.contains(" mark ")).unwrap();
+                let place = line.split(' ').nth(4).unwrap();
+                let known = ["/data/a/sub", "/data/b/sub", "/tmp/outside/sub"];
+                assert!(known.contains(&place), "{place}");
+                inside += 1;
+            }
+            // What was there was gone again.
+            Err(Error::Os { .. }) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+        assert!(
+            fs::read_dir("/tmp/outside").unwrap().next().is_none(),
+            "made on the host"
+        );
+    }
+    assert!(inside > 0, "not one container came to be");
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(swapper).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    clone::wait(swapper).unwrap();
 }
 
 fn hidden_exec() {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, WaitOptions};
 
 /// Where cgroups of the cases may be.
-const CGROUPS: [&str; 4] = [
+const CGROUPS: [&str; 5] = [
     "/sys/fs/cgroup",
+    "/sys/fs/cgroup/unified",
     "/sys/fs/cgroup/pids",
     "/sys/fs/cgroup/cpu",
     "/sys/fs/cgroup/memory",

@@ -133,6 +133,7 @@ pub(crate) struct Extra {
     pub(crate) mounts: Vec<(usize, OwnedFd)>,
     pub(crate) seccomp: Option<Vec<u8>>,
     pub(crate) procs: Vec<OwnedFd>,
+    pub(crate) cgroup_dir: Option<OwnedFd>,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) input: Option<&'static str>,
 }
@@ -278,7 +279,7 @@ pub(crate) fn try_create(config: Value, extra: Extra) -> Result<Container, Error
         seccomp: extra.seccomp,
         cgroup: Cgroup {
             procs: extra.procs,
-            dir: None,
+            dir: extra.cgroup_dir,
         },
         start,
         outcome: tell,
@@ -299,7 +300,7 @@ pub(crate) fn try_create(config: Value, extra: Extra) -> Result<Container, Error
     ]
     .into_iter()
     .chain(request.mounts.iter().map(|(_, fd)| fd))
-    .chain(&request.cgroup.procs)
+    .chain(request.cgroup.procs.iter().chain(&request.cgroup.dir))
     .map(AsFd::as_fd)
     .collect();
     let [pid, refused] = work(&keep, || {
@@ -363,7 +364,7 @@ pub(crate) fn try_exec(
     init: i32,
     process: &Value,
     seccomp: Option<Vec<u8>>,
-    procs: Vec<OwnedFd>,
+    cgroup: Cgroup,
 ) -> Result<Running, Error> {
     let process: Process = serde_json::from_value(process.clone()).unwrap();
     let (stdio, output) = stdio(None);
@@ -372,7 +373,6 @@ pub(crate) fn try_exec(
         rustix::process::PidfdFlags::empty(),
     )
     .unwrap();
-    let cgroup = Cgroup { procs, dir: None };
     let request = Exec {
         init: init.as_fd(),
         process,
@@ -387,7 +387,7 @@ pub(crate) fn try_exec(
     } = &request.stdio;
     let keep: Vec<BorrowedFd<'_>> = [&init, stdin, stdout, stderr]
         .into_iter()
-        .chain(&request.cgroup.procs)
+        .chain(request.cgroup.procs.iter().chain(&request.cgroup.dir))
         .map(AsFd::as_fd)
         .collect();
     let [pid] = work(&keep, || Ok([carpel_native::exec(&request)?]))?;
@@ -406,7 +406,9 @@ pub(crate) fn exec_sh(init: i32, script: &str) -> String {
 }
 
 pub(crate) fn exec_output(init: i32, process: &mut Value) -> String {
-    let (text, ended) = try_exec(init, process, None, Vec::new()).unwrap().finish();
+    let (text, ended) = try_exec(init, process, None, Cgroup::default())
+        .unwrap()
+        .finish();
     assert_eq!(ended, Ended::Exited(0), "{text}");
     text
 }

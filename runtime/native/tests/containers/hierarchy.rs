@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use carpel_native::Cgroup;
+
 use crate::Case;
 use crate::harness::{Extra, config, exec_sh, output, start, try_exec};
 
@@ -11,6 +13,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a_container_is_in_its_cgroups_from_the_start", placed),
     ("a_container_sees_its_own_cgroups_only", shown),
     ("an_exec_is_in_a_cgroup_of_its_own", exec_placed),
+    ("a_container_is_born_in_its_unified_cgroup", born_in_place),
 ];
 
 /// A cgroup of this case, removed with it.
@@ -28,7 +31,21 @@ impl Group {
             roots.push(top);
         }
         let name = format!("carpel-native-{}-{name}", std::process::id());
-        let paths: Vec<PathBuf> = roots.into_iter().map(|root| root.join(&name)).collect();
+        Self::at(roots.into_iter().map(|root| root.join(&name)).collect())
+    }
+
+    /// One in the unified hierarchy, wherever that is.
+    fn unified(name: &str) -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let line = mounts
+            .lines()
+            .find(|line| line.split(' ').nth(2) == Some("cgroup2"))?;
+        let root = PathBuf::from(line.split(' ').nth(1)?);
+        let name = format!("carpel-native-{}-{name}", std::process::id());
+        Some(Self::at(vec![root.join(name)]))
+    }
+
+    fn at(paths: Vec<PathBuf>) -> Self {
         paths.iter().for_each(|path| fs::create_dir(path).unwrap());
         Self(paths)
     }
@@ -126,7 +143,16 @@ fn exec_placed() {
     let mut running = start(config(&["sh", "-c", "echo up; sleep 600"]), extra);
     assert_eq!(running.line(), "up");
     let process = config(&["sh", "-c", "echo up; sleep 600"])["process"].take();
-    let mut beside = try_exec(running.pid, &process, None, other.procs()).unwrap();
+    let mut beside = try_exec(
+        running.pid,
+        &process,
+        None,
+        Cgroup {
+            procs: other.procs(),
+            dir: None,
+        },
+    )
+    .unwrap();
     assert_eq!(beside.line(), "up");
     for pids in other.pids() {
         assert!(pids.contains(&beside.pid), "{pids:?}");
@@ -145,6 +171,38 @@ fn exec_placed() {
     assert_eq!(links[0], links[1]);
     // The first process cannot go before all that have been reaped that are in its
     // PID namespace, and this one is a child of ours.
+    beside.kill();
+    running.kill();
+}
+
+fn born_in_place() {
+    let (Some(group), Some(other)) = (Group::unified("unified"), Group::unified("beside")) else {
+        return;
+    };
+    let open = |group: &Group| Some(File::open(&group.0[0]).unwrap().into());
+    let script = "echo up; grep ^0: /proc/self/cgroup; cat /sys/fs/cgroup/cgroup.procs; \
+                  mkdir /sys/fs/cgroup/x 2>&1; sleep 600";
+    let extra = Extra {
+        cgroup_dir: open(&group),
+        ..Extra::default()
+    };
+    let container = crate::harness::create(config(&["sh", "-c", script]), extra);
+    assert_eq!(group.pids(), [[container.created.pid]]);
+    let mut running = container.start();
+    assert_eq!(running.line(), "up");
+    assert_eq!(running.line(), "0::/");
+    assert_eq!(running.line(), "1");
+    let seen = running.line();
+    assert!(seen.parse::<i32>().is_ok(), "cat itself: {seen}");
+    assert!(running.line().contains("Read-only file system"));
+    let process = config(&["sh", "-c", "echo up; sleep 600"])["process"].take();
+    let cgroup = Cgroup {
+        procs: Vec::new(),
+        dir: open(&other),
+    };
+    let mut beside = try_exec(running.pid, &process, None, cgroup).unwrap();
+    assert_eq!(beside.line(), "up");
+    assert!(other.pids()[0].contains(&beside.pid));
     beside.kill();
     running.kill();
 }

@@ -1,6 +1,6 @@
 //! What a container may do.
 
-use carpel_native::Error;
+use carpel_native::{Cgroup, Error};
 use serde_json::{Value, json};
 
 use crate::Case;
@@ -165,7 +165,7 @@ fn seccomp() {
             "mkdir /tmp/y 2>&1; grep Seccomp: /proc/self/status"
         ]);
         let filter = Some(without_mkdir());
-        let (said, _) = try_exec(running.pid, &process, filter, Vec::new())
+        let (said, _) = try_exec(running.pid, &process, filter, Cgroup::default())
             .unwrap()
             .finish();
         assert!(

@@ -1,6 +1,6 @@
 //! What a program finds when it starts, as a container's first or by exec.
 
-use carpel_native::Error;
+use carpel_native::{Cgroup, Error};
 use carpel_sys::clone::Ended;
 use serde_json::json;
 
@@ -97,7 +97,7 @@ fn exec_process() {
     process["user"] = json!({ "uid": 33, "gid": 44, "additionalGids": [55], "umask": 0o27 });
     process["cwd"] = json!("/usr/bin");
     process["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 99, "hard": 100 }]);
-    let running = try_exec(container.pid, &process, None, Vec::new()).unwrap();
+    let running = try_exec(container.pid, &process, None, Cgroup::default()).unwrap();
     let (text, ended) = running.finish();
     assert_eq!(text, "33\n44\n44 55\n/usr/bin\n0027\n99\n");
     assert_eq!(ended, Ended::Exited(5));
@@ -107,18 +107,18 @@ fn exec_process() {
 fn exec_missing() {
     let container = sleeper();
     let mut process = config(&["nothing"])["process"].take();
-    let error = try_exec(container.pid, &process, None, Vec::new())
+    let error = try_exec(container.pid, &process, None, Cgroup::default())
         .err()
         .unwrap();
     assert!(matches!(error, Error::CannotExecute(_)), "{error:?}");
     process["args"] = json!(["true"]);
     process["cwd"] = json!("/no/directory");
-    let error = try_exec(container.pid, &process, None, Vec::new())
+    let error = try_exec(container.pid, &process, None, Cgroup::default())
         .err()
         .unwrap();
     assert!(matches!(error, Error::CannotExecute(_)), "{error:?}");
     process["terminal"] = json!(true);
-    let error = try_exec(container.pid, &process, None, Vec::new())
+    let error = try_exec(container.pid, &process, None, Cgroup::default())
         .err()
         .unwrap();
     assert!(matches!(error, Error::Unsupported(_)), "{error:?}");
@@ -135,7 +135,7 @@ fn exec_dead() {
     );
     assert!(waited.unwrap().unwrap().exited());
     let process = config(&["true"])["process"].take();
-    let error = try_exec(running.pid, &process, None, Vec::new())
+    let error = try_exec(running.pid, &process, None, Cgroup::default())
         .err()
         .unwrap();
     assert!(matches!(error, Error::Os { .. }), "{error:?}");

@@ -97,6 +97,10 @@ fn standard_mounts() {
             .collect();
         (kind, options)
     };
+    assert!(
+        mounts.contains("proc /proc proc") && mounts.contains("sysfs /sys sysfs"),
+        "{mounts}"
+    );
     for (place, kind, wanted) in [
         ("/proc", "proc", &["rw", "nosuid", "nodev", "noexec"][..]),
         (
