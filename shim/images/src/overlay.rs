@@ -34,15 +34,10 @@ pub fn mount(lower: &[PathBuf], upper: &Path, work: &Path) -> io::Result<OwnedFd
 /// again. It stands for the fear that they were not synced before a crash; what was
 /// written before the daemon alone died is all there.
 fn forget_volatile(work: &Path) -> io::Result<()> {
-    let mark = work.join("work/incompat/volatile");
-    for path in [mark.as_path(), mark.parent().unwrap_or(work)] {
-        match std::fs::remove_dir(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        }
+    match crate::store::delete::path(&work.join("work/incompat")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -12,14 +12,13 @@ use crate::reference::Digest;
 use super::limits::{Fault, Limits};
 use super::name::{Name, shown};
 use super::tarball::{Kind, Member, Tarball};
-use super::tree::{Tree, is_directory, is_whiteout, look};
+use super::tree::{Tree, is_directory, is_whiteout, look, set_opaque};
 use super::whiteout::{self, Whiteout};
 use super::xattr::{self, Verdict};
 use super::{Hashed, Inflate};
 
 const BUFFER: usize = 128 << 10;
 const SYMLINK_MAX: usize = 4095;
-const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 
 /// A layer as a directory, and what must be known of it.
 #[derive(Debug)]
@@ -319,10 +318,6 @@ impl Layer {
             opaque,
         })
     }
-}
-
-fn set_opaque(dir: BorrowedFd<'_>) -> Result<(), Errno> {
-    rustix::fs::fsetxattr(dir, OPAQUE_XATTR, b"y", XattrFlags::empty())
 }
 
 /// Owner and time of what cannot be opened.

@@ -13,9 +13,7 @@ use rustix::io::Errno;
 
 use super::limits::Fault;
 use super::name::shown;
-use super::tree::as_path;
-
-const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
+use super::tree::{OPAQUE_XATTR, as_path};
 
 /// What one layer has to say about a directory.
 enum Found {

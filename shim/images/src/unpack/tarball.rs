@@ -6,6 +6,7 @@
 //! file has no content.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use tar::Header;
 
@@ -13,6 +14,13 @@ use super::limits::{EXTENSION_MAX, Fault};
 use super::name::shown;
 
 const BLOCK: usize = 512;
+
+// Where a header has its numbers.
+const MODE: Range<usize> = 100..108;
+const UID: Range<usize> = 108..116;
+const GID: Range<usize> = 116..124;
+const SIZE: Range<usize> = 124..136;
+const MTIME: Range<usize> = 136..148;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -206,7 +214,7 @@ impl<R: Read> Tarball<R> {
         let size = match (kind, extensions.size) {
             (Kind::File | Kind::Other(_), Some(size)) => size,
             (Kind::File | Kind::Other(_), None) => {
-                header.entry_size().map_err(|_| bad("size is no number"))?
+                field(header, SIZE, Header::entry_size).map_err(|_| bad("size is no number"))?
             }
             _ => 0,
         };
@@ -233,9 +241,9 @@ impl<R: Read> Tarball<R> {
         Ok(Member {
             link: extensions.link.unwrap_or_else(link),
             kind,
-            mode: header.mode().map_err(|_| bad("mode is no number"))? & 0o7777,
-            uid: id(extensions.uid, header.uid())?,
-            gid: id(extensions.gid, header.gid())?,
+            mode: field(header, MODE, Header::mode).map_err(|_| bad("mode is no number"))? & 0o7777,
+            uid: id(extensions.uid, field(header, UID, Header::uid))?,
+            gid: id(extensions.gid, field(header, GID, Header::gid))?,
             mtime: extensions.mtime.unwrap_or_else(|| (seconds(), 0)),
             size,
             xattrs: extensions.xattrs,
@@ -328,6 +336,18 @@ fn pax_time(value: &[u8]) -> Option<(i64, u32)> {
         return Some((seconds - 1, 1_000_000_000 - nanos));
     }
     Some((seconds, nanos))
+}
+
+/// A number of a header; a blank field is zero.
+fn field<T: Default>(
+    header: &Header,
+    at: Range<usize>,
+    read: impl Fn(&Header) -> io::Result<T>,
+) -> io::Result<T> {
+    if header.as_bytes()[at].iter().all(|b| matches!(b, 0 | b' ')) {
+        return Ok(T::default());
+    }
+    read(header)
 }
 
 fn until_nul(mut name: Vec<u8>) -> Vec<u8> {

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use carpel_sys::openat2::open_in_root;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
 use crate::store::delete;
@@ -20,6 +20,8 @@ use super::name::{Name, shown};
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
 /// How often a name that is in the way is removed before giving up.
 const ATTEMPTS: usize = 3;
+
+pub(super) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 
 pub(super) struct Tree {
     root: Rc<OwnedFd>,
@@ -85,7 +87,7 @@ impl Tree {
 
     fn directory(&mut self, path: &[u8]) -> Result<OwnedFd, Fault> {
         match self.open(path, DIRECTORY) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => self.make_directories(path),
+            Err(e) if lacks(&e) => self.make_directories(path),
             opened => opened.map_err(|e| parent_fault(path, e)),
         }
     }
@@ -102,21 +104,32 @@ impl Tree {
         for end in ends.chain([path.len()]) {
             let prefix = &path[..end];
             above = match self.open(prefix, DIRECTORY) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    let part = &path[begin..end];
-                    let mode = Mode::from_raw_mode(0o755);
-                    rustix::fs::mkdirat(&above, part, mode).map_err(|e| fault(e.into()))?;
-                    self.inodes += 1;
+                Err(e) if lacks(&e) => {
                     let kept = self.keep(prefix)?;
                     self.implicit.insert(kept);
-                    rustix::fs::openat(&above, part, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
-                        .map_err(|e| fault(e.into()))?
+                    self.make_directory(&above, &path[begin..end]).map_err(|e| fault(e.into()))?
                 }
                 opened => opened.map_err(fault)?,
             };
             begin = end + 1;
         }
         Ok(above)
+    }
+
+    /// In the place of nothing or of a hole; the latter keeps hiding what is below.
+    fn make_directory(&mut self, above: &OwnedFd, part: &[u8]) -> Result<OwnedFd, Errno> {
+        let hole = look(above, part)?.as_ref().is_some_and(is_whiteout);
+        if hole {
+            self.remove(above, part)?;
+        }
+        rustix::fs::mkdirat(above, part, Mode::from_raw_mode(0o755))?;
+        self.inodes += 1;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(above, part, flags, Mode::empty())?;
+        if hole {
+            set_opaque(made.as_fd())?;
+        }
+        Ok(made)
     }
 
     /// An entry made a directory its own that others had only implied.
@@ -184,6 +197,16 @@ pub(super) fn is_whiteout(stat: &Stat) -> bool {
 pub(super) fn as_path(raw: &[u8]) -> &std::path::Path {
     use std::os::unix::ffi::OsStrExt;
     std::path::Path::new(std::ffi::OsStr::from_bytes(raw))
+}
+
+/// Makes overlayfs show nothing from below in a directory.
+pub(super) fn set_opaque(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::fs::fsetxattr(dir, OPAQUE_XATTR, b"y", XattrFlags::empty())
+}
+
+/// A directory that is not there; a hole may stand in its place.
+fn lacks(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// What stands in the way of a directory is the layer's own doing.
