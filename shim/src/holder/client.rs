@@ -357,7 +357,7 @@ impl Connection {
     fn event(&mut self, what: Option<What>) {
         match what {
             Some(What::ContainerExited(state)) => {
-                drop(self.events.send(HolderEvent::ContainerExited(state)));
+                self.events.send(HolderEvent::ContainerExited(state)).ok();
             }
             Some(What::ExecExited(exited)) => {
                 if let Some(exit) = self.execs.remove(&exited.exec_id) {
@@ -365,7 +365,7 @@ impl Connection {
                 }
             }
             Some(What::PodInitExited(_)) => {
-                let _ = self.events.send(HolderEvent::PodInitExited);
+                self.events.send(HolderEvent::PodInitExited).ok();
             }
             None => {}
         }
