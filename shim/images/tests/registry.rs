@@ -1,8 +1,12 @@
 //! The registry client against a registry that misbehaves.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+#[allow(unreachable_pub, reason = "shared with other test binaries")]
 #[path = "support/registry.rs"]
 mod fake;
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,6 +21,7 @@ use fake::{
     TokenService, config, descriptor, redirect,
 };
 use http::header::{AUTHORIZATION, RANGE};
+use rustls::pki_types::PrivateKeyDer;
 use tokio::io::AsyncReadExt;
 
 const REPOSITORY: &str = "some/app";
@@ -995,6 +1000,80 @@ async fn no_more_layers_than_allowed_are_open_at_once() {
             .unwrap()
             .is_ok()
     );
+}
+
+/// A registry that only speaks TLS, and the PEM file of who vouches for it as
+/// `localhost`.
+async fn encrypted(dir: &Path) -> (FakeRegistry, PathBuf) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let ca_file = dir.join("ca.pem");
+    std::fs::write(&ca_file, made.cert.pem()).unwrap();
+    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+    let registry = FakeRegistry::serve(move |stream| acceptor.accept(stream)).await;
+    put(&registry);
+    (registry, ca_file)
+}
+
+async fn over_tls(
+    registry: &FakeRegistry,
+    host: &str,
+    ca_file: Option<PathBuf>,
+) -> Result<Vec<u8>, Error> {
+    let host = format!("{host}:{}", registry.port());
+    let mut config = quick();
+    let server = Some(format!("https://{host}"));
+    config.hosts.insert(
+        host.clone(),
+        HostConfig {
+            server,
+            ca_file,
+            ..HostConfig::default()
+        },
+    );
+    let name = format!("{host}/{REPOSITORY}:1");
+    first_layer(&session_of(config, &name, Credentials::Anonymous)).await
+}
+
+#[tokio::test]
+async fn a_registry_is_believed_only_with_a_certificate_from_one_we_trust() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, ca_file) = encrypted(dir.path()).await;
+    let trusted = Some(ca_file);
+    assert_eq!(
+        over_tls(&registry, "localhost", trusted.clone())
+            .await
+            .unwrap(),
+        layer_bytes()
+    );
+    for (host, ca_file) in [("localhost", None), ("127.0.0.1", trusted)] {
+        let error = over_tls(&registry, host, ca_file).await.unwrap_err();
+        assert!(
+            unavailable(&error) && error.to_string().contains("certificate"),
+            "{error}"
+        );
+    }
+    let absent = Some(dir.path().join("absent.pem"));
+    let error = over_tls(&registry, "localhost", absent).await.unwrap_err();
+    assert!(
+        unavailable(&error) && error.to_string().contains("absent.pem"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn plain_http_is_not_fallen_back_to() {
+    let (registry, _) = with_image().await;
+    let error = over_tls(&registry, "127.0.0.1", None).await.unwrap_err();
+    assert!(unavailable(&error), "{error}");
+    assert!(registry.requests().is_empty());
 }
 
 #[test]

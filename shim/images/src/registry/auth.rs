@@ -1,6 +1,7 @@
 //! Proving who pulls: challenges answered with the pull's own credentials.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -27,7 +28,7 @@ const CLIENT_ID: &str = "carpel";
 
 /// Credentials of one pull at one endpoint, and what was got for them.
 pub(super) struct Authorizer {
-    credentials: Credentials,
+    credentials: Arc<Credentials>,
     /// Asked for when the challenge does not say what to ask for.
     default_scope: String,
     granted: Mutex<Option<Grant>>,
@@ -59,7 +60,7 @@ impl fmt::Debug for Authorizer {
 }
 
 impl Authorizer {
-    pub(super) fn new(credentials: Credentials, repository: &str) -> Self {
+    pub(super) fn new(credentials: Arc<Credentials>, repository: &str) -> Self {
         let default_scope = format!("repository:{repository}:pull");
         Self {
             credentials,
@@ -95,10 +96,10 @@ impl Authorizer {
         headers: &HeaderMap,
     ) -> Result<(Grant, bool), Failure> {
         let mut granted = self.granted.lock().await;
-        if let Some(other) = granted.as_ref() {
-            if refused.is_none_or(|refused| refused.generation != other.generation) {
-                return Ok((other.clone(), false));
-            }
+        if let Some(other) = granted.as_ref()
+            && refused.is_none_or(|refused| refused.generation != other.generation)
+        {
+            return Ok((other.clone(), false));
         }
         let challenge = self.choose(challenges(headers))?;
         let generation = granted.as_ref().map_or(0, |grant| grant.generation + 1);
@@ -117,7 +118,7 @@ impl Authorizer {
                 Challenge::Basic => basic = Some(challenge),
             }
         }
-        match (basic, &self.credentials) {
+        match (basic, &*self.credentials) {
             (Some(basic), Credentials::Basic { .. } | Credentials::RegistryToken(_)) => Ok(basic),
             (Some(_), _) => Err(Failure::Denied(
                 "HTTP 401: wants a user name and a password".to_owned(),
@@ -136,7 +137,7 @@ impl Authorizer {
         challenge: Challenge,
         generation: u64,
     ) -> Result<Grant, Failure> {
-        let (header, expires) = match (&challenge, &self.credentials) {
+        let (header, expires) = match (&challenge, &*self.credentials) {
             (_, Credentials::RegistryToken(token)) => (bearer(token)?, None),
             (Challenge::Basic, Credentials::Basic { username, password }) => {
                 (basic(username, password)?, None)
@@ -194,7 +195,7 @@ impl Authorizer {
         if url.scheme() != "https" && endpoint.base.scheme() == "https" {
             return Err(denied("is not encrypted"));
         }
-        let secret = !matches!(self.credentials, Credentials::Anonymous);
+        let secret = !matches!(*self.credentials, Credentials::Anonymous);
         if secret && !guard::may_carry_secrets(&url, &endpoint.base) {
             return Err(denied("is not encrypted, so it gets no credentials"));
         }
@@ -208,7 +209,7 @@ impl Authorizer {
         wish: &Wish<'_>,
     ) -> Result<Token, Failure> {
         let mut url = wish.realm.clone();
-        let ask = match &self.credentials {
+        let ask = match &*self.credentials {
             Credentials::IdentityToken(token) => Ask {
                 form: Some(wish.form(token)),
                 ..Ask::default()
@@ -333,7 +334,7 @@ mod tests {
     #[test]
     fn realms_are_encrypted_unless_the_registry_is_local() {
         let of = |registry: &str, credentials: Credentials, realm: &str| {
-            Authorizer::new(credentials, "x")
+            Authorizer::new(Arc::new(credentials), "x")
                 .realm(&endpoint(registry), realm)
                 .is_ok()
         };
@@ -382,7 +383,7 @@ mod tests {
 
     #[test]
     fn secrets_do_not_show() {
-        let authorizer = Authorizer::new(user(), "x");
+        let authorizer = Authorizer::new(Arc::new(user()), "x");
         assert!(!format!("{authorizer:?}").contains("hunter2"));
         assert_eq!(format!("{:?}", basic("u", "hunter2").unwrap()), "Sensitive");
         assert!(secret("Bearer a\r\nb".into()).is_err());

@@ -127,7 +127,7 @@ impl LayerStream {
     fn accept(&mut self, chunk: Bytes) -> Result<Bytes, Error> {
         if chunk.len() as u64 > self.layer.size - self.position() {
             let size = self.layer.size;
-            return Err(self.spoilt(format!("is longer than its {size} bytes")));
+            return Err(self.spoilt(&format!("is longer than its {size} bytes")));
         }
         self.verifier.update(&chunk);
         let state = LayerState::Fetching {
@@ -144,12 +144,12 @@ impl LayerStream {
         }
         match self.verifier.check() {
             Ok(()) => Ok(()),
-            Err(actual) => Err(self.spoilt(format!("has digest {actual}"))),
+            Err(actual) => Err(self.spoilt(&format!("has digest {actual}"))),
         }
     }
 
     /// Content is wrong: this site is not believed again, and nothing can be saved.
-    fn spoilt(&mut self, why: String) -> Error {
+    fn spoilt(&mut self, why: &str) -> Error {
         let name = match self.sites.get(self.at) {
             Some(site) => {
                 site.set_suspect();

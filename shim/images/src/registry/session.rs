@@ -47,12 +47,14 @@ impl Registry {
     ) -> Result<Session, Error> {
         let all = endpoints(&self.config, &reference.registry)?;
         let last = all.len() - 1;
+        let credentials = Arc::new(credentials);
+        let nobody = Arc::new(Credentials::Anonymous);
         let site = |(at, endpoint): (usize, Endpoint)| {
-            let credentials = if endpoint.trusted {
-                credentials.clone()
+            let credentials = Arc::clone(if endpoint.trusted {
+                &credentials
             } else {
-                Credentials::Anonymous
-            };
+                &nobody
+            });
             // Nobody waits for a sick mirror while there is another place to ask.
             let attempts = if at == last {
                 self.config.retry.attempts.max(1)

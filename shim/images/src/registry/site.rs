@@ -55,7 +55,7 @@ impl Site {
         transport: Arc<Transport>,
         endpoint: Endpoint,
         repository: &str,
-        credentials: Credentials,
+        credentials: Arc<Credentials>,
         policy: RetryPolicy,
     ) -> Self {
         Self {

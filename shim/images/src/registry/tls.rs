@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 /// TLS with the system's authorities, and those in `ca_file` besides.
-pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
+pub(super) fn trusting_system_and(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     for error in &system.errors {
@@ -18,6 +18,15 @@ pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, Stri
     if let Some(path) = ca_file {
         add_file(&mut roots, path)?;
     }
+    with_roots(roots)
+}
+
+/// For clients that make no encrypted connections, but must be made with something.
+pub(super) fn trusting_nobody() -> Result<ClientConfig, String> {
+    with_roots(RootCertStore::empty())
+}
+
+fn with_roots(roots: RootCertStore) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -52,7 +61,7 @@ mod tests {
         let empty = dir.path().join("empty.pem");
         std::fs::write(&empty, "no certificate\n").unwrap();
         for path in [empty, dir.path().join("absent.pem")] {
-            let error = client_config(Some(&path)).unwrap_err();
+            let error = trusting_system_and(Some(&path)).unwrap_err();
             assert!(error.contains(path.to_str().unwrap()), "{error}");
         }
     }

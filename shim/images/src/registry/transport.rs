@@ -28,6 +28,8 @@ struct Route {
     ca_file: Option<PathBuf>,
     /// Past any proxy that the environment names.
     direct: bool,
+    /// Plain connections do without the system's certificates.
+    encrypted: bool,
 }
 
 #[derive(Debug)]
@@ -36,8 +38,8 @@ pub(super) struct Transport {
     clients: Mutex<HashMap<Route, Client>>,
 }
 
-/// What to ask for besides the URL.
-#[derive(Debug, Default, Clone)]
+/// What to ask for besides the URL. Holds secrets, hence no `Debug`.
+#[derive(Default, Clone)]
 pub(super) struct Ask<'a> {
     pub(super) accept: Option<&'a str>,
     /// First byte wanted, when not 0.
@@ -129,6 +131,7 @@ impl Transport {
         let route = Route {
             ca_file: endpoint.ca_file.clone(),
             direct: guard::is_loopback(url),
+            encrypted: url.scheme() == "https",
         };
         let mut clients = self.clients.lock().await;
         if let Some(client) = clients.get(&route) {
@@ -140,7 +143,11 @@ impl Transport {
     }
 
     fn build(&self, route: &Route) -> Result<Client, String> {
-        let tls = tls::client_config(route.ca_file.as_deref())?;
+        let tls = if route.encrypted {
+            tls::trusting_system_and(route.ca_file.as_deref())?
+        } else {
+            tls::trusting_nobody()?
+        };
         let mut builder = Client::builder()
             .tls_backend_preconfigured(tls)
             .http1_only()
