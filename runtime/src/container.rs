@@ -58,8 +58,9 @@ pub(crate) struct Container {
 impl Container {
     pub(crate) fn state(&self) -> ContainerState {
         let status = match self.phase {
-            Phase::Creating(_) | Phase::Created | Phase::Starting(_) => Status::Created,
-            Phase::Running | Phase::Ending { .. } => Status::Running,
+            Phase::Creating(_) | Phase::Created => Status::Created,
+            // Nothing holds a start back any more; one that fails is an exit.
+            Phase::Starting(_) | Phase::Running | Phase::Ending { .. } => Status::Running,
             Phase::Exited => Status::Exited,
         };
         ContainerState {

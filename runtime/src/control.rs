@@ -43,6 +43,7 @@ impl Holder {
         };
         rustix::io::write(start, b"1").during(format!("start container {id:?}"))?;
         container.phase = Phase::Starting(origin);
+        container.started_at_ns = now_ns();
         container.start = None;
         poll.add(outcome, Kind::Outcome, key)
             .during("watch a container's start")?;
@@ -68,6 +69,7 @@ impl Holder {
             }
             Ok(len) => {
                 container.not_executed = true;
+                container.started_at_ns = 0;
                 let error = Error::from(native::Error::decode(&bytes[..len]));
                 Answer::Error(error.to_wire())
             }

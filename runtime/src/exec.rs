@@ -13,6 +13,7 @@ use crate::cgroup::{KILL, Members};
 use crate::connection::Origin;
 use crate::container::Phase;
 use crate::error::{Context, Error, Result};
+use crate::exit::take_exit;
 use crate::holder::Holder;
 use crate::poll::Kind;
 use crate::request::{Fds, Handled, check_id, check_signal, done};
@@ -201,7 +202,7 @@ impl Holder {
             return;
         };
         let Some(process) = &exec.pidfd else { return };
-        let Ok(Some(exit)) = pidfd::try_wait(process) else {
+        let Some(exit) = take_exit(process) else {
             return;
         };
         self.poll.remove(process);

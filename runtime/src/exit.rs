@@ -8,7 +8,7 @@ use carpel_proto::holder::Done;
 use carpel_proto::holder::event::What;
 use carpel_proto::holder::reply::Result as Answer;
 use carpel_sys::children::{self, Children};
-use carpel_sys::pidfd;
+use carpel_sys::pidfd::{self, Exit};
 
 use crate::cgroup::KILL;
 use crate::container::{Phase, now_ns};
@@ -18,6 +18,8 @@ use crate::worker::Purpose;
 
 /// What a container ends with whose program could not be run.
 const NOT_EXECUTED: i32 = 128;
+/// What a process ended with that was somebody else's to wait for.
+const UNKNOWN: i32 = 255;
 /// Between two looks at processes and pipes that should be gone.
 const AGAIN: Duration = Duration::from_millis(10);
 /// Longest wait for them: a process elsewhere may hold a container's output.
@@ -25,12 +27,18 @@ const LATE: Duration = Duration::from_secs(2);
 /// Orphans taken in one go.
 const ORPHANS: usize = 256;
 
+/// What a process has ended with, if it has. Where that cannot be known it is an
+/// end too: the event that led here would come again and again.
+pub(crate) fn take_exit(process: &OwnedFd) -> Option<Exit> {
+    pidfd::try_wait(process).unwrap_or(Some(Exit::Code(UNKNOWN)))
+}
+
 impl Holder {
     pub(crate) fn on_worker(&mut self, key: u32) {
         let Some(worker) = self.workers.get(&key) else {
             return;
         };
-        if !matches!(pidfd::try_wait(&worker.pidfd), Ok(Some(_))) {
+        if take_exit(&worker.pidfd).is_none() {
             return;
         }
         let (purpose, result) = (worker.purpose, worker.result());
@@ -58,7 +66,7 @@ impl Holder {
         let Some(container) = self.containers.get_mut(&key) else {
             return;
         };
-        let ended = container.output.pump(stream, &mut self.chunk);
+        let ended = container.output.pump(stream, &mut self.buffer);
         if let Some(pipe) = &ended {
             self.poll.remove(pipe);
         }
@@ -77,7 +85,7 @@ impl Holder {
         let Some(process) = &container.pidfd else {
             return;
         };
-        let Ok(Some(exit)) = pidfd::try_wait(process) else {
+        let Some(exit) = take_exit(process) else {
             return;
         };
         self.poll.remove(process);
@@ -113,7 +121,7 @@ impl Holder {
             return self.poll.arm(AGAIN, Kind::ContainerTimer, key);
         }
         for stream in [Stream::Stdout, Stream::Stderr] {
-            if let Some(pipe) = container.output.close(stream, &mut self.chunk) {
+            if let Some(pipe) = container.output.close(stream, &mut self.buffer) {
                 self.poll.remove(&pipe);
             }
         }

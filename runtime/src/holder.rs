@@ -23,6 +23,11 @@ const SETUP: Duration = Duration::from_secs(30);
 /// Time for the last packets to reach the daemon.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// More than is ever used: so large a piece the allocator maps, and what is never
+/// touched of it takes no memory.
+const BUFFER: usize = 256 << 10;
+const _: () = assert!(BUFFER > MAX_PACKET && BUFFER > stdio::CHUNK);
+
 /// Everything a pod is.
 #[derive(Debug)]
 pub(crate) struct Holder {
@@ -37,8 +42,8 @@ pub(crate) struct Holder {
     pub(crate) workers: BTreeMap<u32, Worker>,
     pub(crate) shutdown: Option<Shutdown>,
     pub(crate) last_seq: u64,
-    pub(crate) packet: Vec<u8>,
-    pub(crate) chunk: Vec<u8>,
+    /// For a packet or a chunk of output, whichever is being taken.
+    pub(crate) buffer: Vec<u8>,
     pub(crate) end: Option<Result<()>>,
     last_key: u32,
 }
@@ -71,8 +76,7 @@ impl Holder {
             workers: BTreeMap::new(),
             shutdown: None,
             last_seq: 0,
-            packet: vec![0; MAX_PACKET],
-            chunk: vec![0; stdio::CHUNK],
+            buffer: vec![0; BUFFER],
             end: None,
             last_key: 0,
         })
@@ -144,4 +148,20 @@ impl Holder {
 
 pub(crate) fn missing(id: &str) -> Error {
     Error::NotFound(format!("container {id:?} is not in this pod"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use carpel_sys::seqpacket;
+
+    #[test]
+    fn a_holder_that_nobody_sets_up_ends() {
+        let path = std::env::temp_dir().join(format!("holder-{}", std::process::id()));
+        let listener = seqpacket::listen(&path, 1).unwrap();
+        std::fs::remove_file(path).unwrap();
+        let holder = Holder::new(listener, Duration::from_millis(20)).unwrap();
+        let end = holder.run().unwrap_err();
+        assert!(matches!(end, Error::FailedPrecondition(_)), "{end}");
+    }
 }

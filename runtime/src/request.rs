@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use carpel_proto::holder::reply::Result as Answer;
 use carpel_proto::holder::request::Call;
-use carpel_proto::holder::{self as wire, Request};
+use carpel_proto::holder::{self as wire, MAX_PACKET, Request};
 use prost::Message;
 
 use crate::cgroup::Members;
@@ -93,10 +93,10 @@ impl Holder {
                 return self.disconnect();
             }
             let serial = connection.serial;
-            match connection.receive(&mut self.packet) {
+            match connection.receive(&mut self.buffer[..MAX_PACKET]) {
                 Ok(None) => break,
                 Ok(Some(packet)) if packet.len > 0 && !packet.truncated => {
-                    let Ok(request) = Request::decode(&self.packet[..packet.len]) else {
+                    let Ok(request) = Request::decode(&self.buffer[..packet.len]) else {
                         return self.disconnect();
                     };
                     let fds = Fds(packet.fds.into_iter().map(Some).collect());

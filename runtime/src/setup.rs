@@ -12,6 +12,7 @@ use carpel_sys::{netdev, pidfd};
 
 use crate::connection::Origin;
 use crate::error::{Context, Error, Result};
+use crate::exit::take_exit;
 use crate::holder::Holder;
 use crate::poll::Kind;
 use crate::request::{Fds, Handled, check_id};
@@ -73,7 +74,7 @@ impl Holder {
     pub(crate) fn on_pod_init(&mut self) {
         let Some(pod) = &mut self.pod else { return };
         let Some(init) = &pod.init else { return };
-        let Ok(Some(exit)) = pidfd::try_wait(&init.pidfd) else {
+        let Some(exit) = take_exit(&init.pidfd) else {
             return;
         };
         self.poll.remove(&init.pidfd);

@@ -76,7 +76,7 @@ impl Output {
             let Some(pipe) = self.pipe(stream) else {
                 return true;
             };
-            match rustix::io::read(&*pipe, &mut *buffer) {
+            match rustix::io::read(&*pipe, &mut buffer[..CHUNK]) {
                 Ok(0) => return true,
                 Ok(n) => self.log.write(stream, &buffer[..n]),
                 Err(Errno::INTR) => {}
