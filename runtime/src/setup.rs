@@ -106,7 +106,7 @@ fn make(setup: &Setup, fds: &mut Fds) -> Result<Pod> {
         None
     };
     if !setup.hostname.is_empty() {
-        nix::unistd::sethostname(&setup.hostname)
+        rustix::system::sethostname(setup.hostname.as_bytes())
             .during(format!("set the hostname {:?}", setup.hostname))?;
     }
     tree::enter(setup.shm_size)?;
