@@ -41,6 +41,13 @@ impl Cgroups {
         found
     }
 
+    /// The directories without the node's own cgroup, which stays for the next pod.
+    pub(crate) fn below(&self) -> BTreeSet<PathBuf> {
+        let mut found = self.directories();
+        found.retain(|directory| !self.roots.contains(directory));
+        found
+    }
+
     pub(crate) fn processes(&self) -> BTreeSet<i32> {
         self.directories()
             .iter()

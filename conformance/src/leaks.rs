@@ -40,7 +40,7 @@ impl Snapshot {
             mounts: mount_points(&mounts.context("read mountinfo")?),
             links: links?.lines().filter_map(link_name).collect(),
             rules: rule_lines(&rules?),
-            cgroups: names(cgroups.directories()),
+            cgroups: names(cgroups.below()),
             files: folders
                 .iter()
                 .flat_map(|folder| names(files(folder)))

@@ -58,7 +58,7 @@ impl Node {
         let registry = Registry::start(listener, test_images()?)?;
         std::fs::write(
             &places.config,
-            to_toml(&settings, &places, &holder, &cgroup, &registry.url()),
+            to_toml(&settings, &places, &holder, &cgroup, &registry.host()),
         )?;
         let cgroups = Cgroups::new(&cgroup)?;
         let empty = Snapshot::take(&namespaces, &cgroups, &[], None)?;
@@ -82,8 +82,20 @@ impl Node {
                 .await
                 .with_context(|| format!("pull {image}"))?;
         }
+        node.warm_up().await?;
         node.rebase()?;
         Ok(node)
+    }
+
+    /// The bridge and the rules that all pods share come with the first pod.
+    async fn warm_up(&self) -> anyhow::Result<()> {
+        let id = self
+            .cri
+            .run_pod(&crate::spec::pod("first"))
+            .await
+            .context("run a first pod")?;
+        self.cri.stop_pod(&id).await?;
+        Ok(self.cri.remove_pod(&id).await?)
     }
 
     /// A node with these images pulled.
@@ -271,6 +283,11 @@ impl Node {
         let after = Snapshot::take(&self.namespaces, &self.cgroups, &[], None)?;
         let left = after.beyond(&self.empty);
         ensure!(left.is_empty(), "left behind after cleanup: {left:#?}");
+        let cgroups = self.cgroups.directories();
+        ensure!(
+            cgroups.is_empty(),
+            "cgroups left behind after cleanup: {cgroups:#?}"
+        );
         self.finished = true;
         Ok(())
     }

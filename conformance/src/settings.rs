@@ -13,6 +13,8 @@ pub(crate) const HOSTS: [&str; 6] = [
     "carpel.test",
 ];
 
+const LOG_LEVEL: &str = "info,carpeld=debug,carpel_images=debug,carpel_network=debug";
+
 /// What a test may choose of its node.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -26,7 +28,7 @@ impl Default for Settings {
         Self {
             images: Vec::new(),
             pod_cidr: "10.77.0.0/16".to_owned(),
-            log_level: std::env::var("CARPEL_TEST_LOG").unwrap_or_else(|_| "debug".to_owned()),
+            log_level: std::env::var("CARPEL_TEST_LOG").unwrap_or_else(|_| LOG_LEVEL.to_owned()),
         }
     }
 }
@@ -94,7 +96,12 @@ pub(crate) fn to_toml(
     );
     for host in HOSTS {
         // Writing to a String cannot fail.
-        write!(text, "\n[registries.{host:?}]\nmirrors = [{registry:?}]\n").ok();
+        write!(
+            text,
+            "\n[registries.{host:?}]\nmirrors = [\"http://{registry}\"]\n"
+        )
+        .ok();
     }
+    write!(text, "\n[registries.{registry:?}]\ninsecure = true\n").ok();
     text
 }

@@ -88,9 +88,9 @@ impl Registry {
         })
     }
 
-    /// `http://host:port`.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+    /// `host:port`, as it stands in names of images that are asked of it directly.
+    pub fn host(&self) -> String {
+        self.address.to_string()
     }
 
     /// Spoils the next `times` answers of a kind.

@@ -140,15 +140,12 @@ async fn a_pod_reaches_the_outside_by_the_address_of_the_node() -> Outcome {
     let mut sleeper = spec::sleeper("c");
     sleeper.image = Some(spec::image(spec::TOOLS));
     let id = pod.start(&node, &sleeper).await?;
-    let accepted = tokio::task::spawn_blocking(move || listener.accept());
+    // Dropping the connection at once is what ends `nc`.
+    let accepted = tokio::task::spawn_blocking(move || listener.accept().map(|(_, peer)| peer));
     node.cri()
-        .exec(
-            &id,
-            &["sh", "-c", "echo hello | nc -w 3 192.0.2.2 7000"],
-            10,
-        )
+        .output(&id, &["sh", "-c", "echo hello | nc -w 3 192.0.2.2 7000"])
         .await?;
-    let (_, peer) = tokio::time::timeout(std::time::Duration::from_secs(5), accepted).await???;
+    let peer = tokio::time::timeout(std::time::Duration::from_secs(5), accepted).await???;
     assert_eq!(
         peer.ip().to_string(),
         "192.0.2.1",

@@ -21,7 +21,12 @@ async fn server(node: &Node, host_port: i32) -> anyhow::Result<Pod> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_port_answers_on_every_address_of_the_node() -> Outcome {
     let node = Node::with(&[spec::TOOLS]).await?;
-    node.run("ip", &["link", "add", "lan0", "type", "dummy"])?;
+    node.run(
+        "ip",
+        &[
+            "link", "add", "lan0", "type", "veth", "peer", "name", "lan1",
+        ],
+    )?;
     node.run("ip", &["addr", "add", "198.51.100.7/24", "dev", "lan0"])?;
     node.run("ip", &["link", "set", "lan0", "up"])?;
     node.rebase()?;
@@ -60,7 +65,7 @@ async fn a_host_port_of_another_pod_is_refused_until_it_is_free() -> Outcome {
     let mut config = spec::pod("second");
     config.port_mappings = vec![spec::port(cri::Protocol::Tcp, 8082, 90)];
     let result = node.cri().run_pod(&config).await;
-    assert_refused(result, tonic::Code::AlreadyExists, &["8082"]);
+    assert_refused(result, tonic::Code::FailedPrecondition, &["8082"]);
     for pod in node.cri().list_pods(None).await? {
         if pod.id != first.id {
             assert_eq!(pod.state(), cri::PodSandboxState::SandboxNotready);
@@ -85,7 +90,7 @@ async fn a_host_port_that_a_program_of_the_node_uses_is_refused() -> Outcome {
     let mut config = spec::pod("taken");
     config.port_mappings = vec![spec::port(cri::Protocol::Tcp, 8083, 80)];
     let result = node.cri().run_pod(&config).await;
-    assert_refused(result, tonic::Code::AlreadyExists, &["8083"]);
+    assert_refused(result, tonic::Code::FailedPrecondition, &["8083"]);
     drop(taken);
     node.assert_clean().await?;
     node.cri().run_pod(&config).await?;

@@ -19,7 +19,7 @@ async fn refuse_layer(node: &Node, name: &str, layer: Layer, part: &str) -> Outc
 }
 
 async fn refuse(node: &Node, repository: &str, part: &str) -> Outcome {
-    let image = format!("carpel.test/{repository}");
+    let image = format!("{}/{repository}", node.registry().host());
     let status = node
         .cri()
         .pull(&image)
@@ -169,7 +169,7 @@ async fn a_malformed_manifest_is_refused() -> Outcome {
         };
         content.manifest(&[&format!("evil/{name}:1")], media, text);
         node.registry().push(content);
-        let image = format!("carpel.test/evil/{name}:1");
+        let image = format!("{}/evil/{name}:1", node.registry().host());
         let status = node.cri().pull(&image).await.expect_err(name);
         assert_ne!(status.code(), Code::Unknown, "{name}: {status}");
         assert!(status.message().contains(name), "{name}: {status}");

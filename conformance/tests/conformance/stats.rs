@@ -105,6 +105,6 @@ async fn the_disk_that_images_take_is_told() -> Outcome {
     assert!(std::path::Path::new(place).is_dir(), "{place}");
     assert!(usage.timestamp > 0);
     assert!(usage.used_bytes.as_ref().expect("bytes").value > 100_000);
-    assert!(usage.inodes_used.as_ref().expect("inodes").value > 100);
+    assert!(usage.inodes_used.as_ref().expect("inodes").value > 10);
     node.finish().await
 }
