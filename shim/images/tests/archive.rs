@@ -1,4 +1,5 @@
 //! Archives in and out.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[allow(unreachable_pub, reason = "shared with other test binaries")]
 #[path = "support/registry.rs"]

@@ -1,4 +1,5 @@
 //! The fake keeps the contract of engines, and fails when told to.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::Arc;
 use std::time::Duration;

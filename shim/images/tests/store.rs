@@ -1,4 +1,5 @@
 //! The store against registries: the contract, sharing, crashes, garbage.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[allow(unreachable_pub, reason = "shared with other test binaries")]
 #[path = "support/registry.rs"]
@@ -48,14 +49,15 @@ async fn a_leader_that_fails_does_not_fail_those_behind_it() {
     world.put(&bad, &image);
     world.put(&good, &image);
     let (base, _) = image.blobs().nth(1).unwrap();
-    let slow = Fault::Drip(Duration::from_millis(2));
+    let slow = Fault::Drip(Duration::from_millis(20));
     world.registries[0].fault(&base.to_string(), slow, 1);
     world.registries[0].always(&base.to_string(), Fault::Content(b"something else".to_vec()));
     let leader = tokio::spawn({
         let (store, bad) = (world.store.clone(), bad.clone());
         async move { pull(&store, &bad).await }
     });
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    let asked = |w: &StoreWorld| !w.registries[0].requests_for(&base.to_string()).is_empty();
+    world.until("the leader fetches", asked).await;
     world.pull(&good).await.unwrap();
     leader.await.unwrap().unwrap_err();
     let image = world.store.status(&good).await.unwrap().unwrap();

@@ -72,7 +72,11 @@ fn image(spool: &Spool, entry: &Entry) -> Result<NewImage, Error> {
     let mut layers = Vec::new();
     for layer in entry.layers.iter().flatten() {
         let (digest, size) = spool.find(&path(layer)?)?;
-        layers.push(Descriptor { media_type: LAYER_TYPE.to_owned(), digest, size });
+        layers.push(Descriptor {
+            media_type: LAYER_TYPE.to_owned(),
+            digest,
+            size,
+        });
     }
     let link = |media_type: &str, digest: String, size| Link {
         media_type: media_type.to_owned(),
@@ -85,7 +89,12 @@ fn image(spool: &Spool, entry: &Entry) -> Result<NewImage, Error> {
         schema_version: 2,
         media_type: Some(MANIFEST_TYPE.to_owned()),
         config: Some(link(CONFIG_TYPE, id.to_string(), size)),
-        layers: Some(layers.iter().map(|l| link(LAYER_TYPE, l.digest.to_string(), l.size)).collect()),
+        layers: Some(
+            layers
+                .iter()
+                .map(|l| link(LAYER_TYPE, l.digest.to_string(), l.size))
+                .collect(),
+        ),
         manifests: None,
     };
     let manifest = serde_json::to_vec(&manifest).map_err(|e| corrupt(e.to_string()))?;

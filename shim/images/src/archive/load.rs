@@ -65,7 +65,10 @@ fn take(
         (Some(name), [image]) => image.tags = vec![name],
         (Some(name), images) => {
             let why = format!("cannot be that of {} images in one archive", images.len());
-            return Err(Error::Invalid { what: format!("image name {name:?}"), why });
+            return Err(Error::Invalid {
+                what: format!("image name {name:?}"),
+                why,
+            });
         }
         (None, _) => {}
     }
@@ -84,7 +87,9 @@ fn take(
 fn images(spool: &Spool) -> Result<Vec<NewImage>, Error> {
     let (index, manifest) = (spool.has(oci::INDEX), spool.has(docker::MANIFEST));
     if !index && !manifest {
-        return Err(corrupt("there is neither an index.json nor a manifest.json"));
+        return Err(corrupt(
+            "there is neither an index.json nor a manifest.json",
+        ));
     }
     if !index {
         return docker::images(spool);
@@ -97,5 +102,8 @@ fn images(spool: &Spool) -> Result<Vec<NewImage>, Error> {
 }
 
 pub(super) fn corrupt(why: impl Display) -> Error {
-    Error::Corrupt { reference: "archive".to_owned(), why: why.to_string() }
+    Error::Corrupt {
+        reference: "archive".to_owned(),
+        why: why.to_string(),
+    }
 }

@@ -56,7 +56,9 @@ pub(super) struct Platform {
 /// The images of a layout, each once, with the names that the index gives it.
 pub(super) fn images(spool: &Spool) -> Result<Vec<NewImage>, Error> {
     let index = parse(&spool.document(INDEX)?)?;
-    let links = index.manifests.ok_or_else(|| corrupt("index.json lists no manifests"))?;
+    let links = index
+        .manifests
+        .ok_or_else(|| corrupt("index.json lists no manifests"))?;
     let mut images: Vec<NewImage> = Vec::new();
     for link in &links {
         if is_attestation(link) {
@@ -93,7 +95,9 @@ fn image(spool: &Spool, link: &Link, depth: usize) -> Result<NewImage, Error> {
             self::image(spool, link.ok_or_else(none)?, depth - 1)
         }
         (None, None, Some(_)) => Err(corrupt("indexes are nested too deep")),
-        _ => Err(corrupt(format!("{digest} is neither a manifest nor an index"))),
+        _ => Err(corrupt(format!(
+            "{digest} is neither a manifest nor an index"
+        ))),
     }
 }
 
@@ -110,17 +114,28 @@ fn descriptor(spool: &Spool, link: &Link) -> Result<Descriptor, Error> {
     let digest = Digest::parse(&link.digest).map_err(|e| corrupt(e.to_string()))?;
     let size = spool.blob(&digest)?;
     if size != link.size {
-        let why = format!("{digest} has {size} bytes where the manifest says {}", link.size);
+        let why = format!(
+            "{digest} has {size} bytes where the manifest says {}",
+            link.size
+        );
         return Err(corrupt(why));
     }
-    Ok(Descriptor { media_type: link.media_type.clone(), digest, size })
+    Ok(Descriptor {
+        media_type: link.media_type.clone(),
+        digest,
+        size,
+    })
 }
 
 /// Some writers put only a tag, without a name; that names nothing.
 fn names(annotations: &BTreeMap<String, String>) -> Result<Vec<String>, Error> {
     let full = annotations.get(FULL_NAME);
-    let plain = annotations.get(REF_NAME).filter(|name| name.contains(['/', ':']));
-    let Some(name) = full.or(plain) else { return Ok(Vec::new()) };
+    let plain = annotations
+        .get(REF_NAME)
+        .filter(|name| name.contains(['/', ':']));
+    let Some(name) = full.or(plain) else {
+        return Ok(Vec::new());
+    };
     tag_of(name).map(|name| name.into_iter().collect())
 }
 
@@ -155,7 +170,13 @@ mod tests {
     use super::*;
 
     fn named(pairs: &[(&str, &str)]) -> Vec<String> {
-        names(&pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()).unwrap()
+        names(
+            &pairs
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect(),
+        )
+        .unwrap()
     }
 
     #[test]

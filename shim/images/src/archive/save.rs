@@ -29,8 +29,10 @@ impl Store {
         images: &[String],
         to: impl AsyncWrite + Send + Unpin + 'static,
     ) -> Result<(), Error> {
-        let queries: Vec<ImageQuery> =
-            images.iter().map(|text| ImageQuery::parse(text)).collect::<Result<_, _>>()?;
+        let queries: Vec<ImageQuery> = images
+            .iter()
+            .map(|text| ImageQuery::parse(text))
+            .collect::<Result<_, _>>()?;
         let mut bridge = SyncIoBridge::new(to);
         let inner = Arc::clone(&self.inner);
         let names = images.to_vec();
@@ -62,15 +64,23 @@ fn find(
         let blobs = blobs(held).map(|digest| Content::Blob(digest.clone()));
         pins.push(Pins::new(inner, blobs.collect()));
         if let Some(missing) = blobs_missing(inner, held) {
-            let what = format!("saving {}, whose blob {missing} came from another image", held.id());
-            return Err(Error::Unsupported { engine: "store", what });
+            let what = format!(
+                "saving {}, whose blob {missing} came from another image",
+                held.id()
+            );
+            return Err(Error::Unsupported {
+                engine: "store",
+                what,
+            });
         }
     }
     Ok((images, pins))
 }
 
 fn blobs(held: &Held) -> impl Iterator<Item = &Digest> {
-    [held.manifest(), held.id()].into_iter().chain(held.layers().iter().map(|l| &l.digest))
+    [held.manifest(), held.id()]
+        .into_iter()
+        .chain(held.layers().iter().map(|l| &l.digest))
 }
 
 /// A layer that another image brought in another compression is there unpacked only.
@@ -94,7 +104,12 @@ fn write(inner: &Inner, images: &[Held], to: &mut impl Write) -> Result<(), Erro
         entries.push(Entry {
             config: blob_name(held.id()),
             repo_tags: Some(held.tags().cloned().collect()),
-            layers: Some(held.layers().iter().map(|layer| blob_name(&layer.digest)).collect()),
+            layers: Some(
+                held.layers()
+                    .iter()
+                    .map(|layer| blob_name(&layer.digest))
+                    .collect(),
+            ),
         });
     }
     let index = Document {
@@ -122,14 +137,24 @@ fn index_links(inner: &Inner, held: &Held) -> Result<Vec<Link>, Error> {
         digest: held.manifest().to_string(),
         size: manifest.len() as u64,
         annotations,
-        platform: Some(Platform { os: "linux".into(), architecture: architecture().into() }),
+        platform: Some(Platform {
+            os: "linux".into(),
+            architecture: architecture().into(),
+        }),
     };
     let named = |name: &String| {
         let pairs = [(FULL_NAME, name), (REF_NAME, name)];
-        pairs.into_iter().map(|(key, name)| (key.to_owned(), name.clone())).collect()
+        pairs
+            .into_iter()
+            .map(|(key, name)| (key.to_owned(), name.clone()))
+            .collect()
     };
     let links: Vec<Link> = held.tags().map(|name| link(named(name))).collect();
-    Ok(if links.is_empty() { vec![link(BTreeMap::new())] } else { links })
+    Ok(if links.is_empty() {
+        vec![link(BTreeMap::new())]
+    } else {
+        links
+    })
 }
 
 fn member(archive: &mut tar::Builder<impl Write>, name: &str, body: &[u8]) -> Result<(), Error> {

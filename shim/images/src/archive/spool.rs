@@ -36,12 +36,15 @@ impl Spool {
     pub(super) fn read(inner: &Inner, archive: impl Read) -> Result<Self, Error> {
         let fault = |fault: Fault| fault.of("archive");
         let limits = &inner.config.limits;
-        let inflate = Inflate::open(archive, limits).map_err(|e| fault(Fault::read("archive", e)))?;
+        let inflate =
+            Inflate::open(archive, limits).map_err(|e| fault(Fault::read("archive", e)))?;
         let mut tarball = Tarball::new(inflate, limits.entries);
         let mut spool = Self::default();
         while let Some(member) = tarball.next().map_err(fault)? {
             let name = clean_name(&member.path).map_err(fault)?;
-            let Ok(name) = String::from_utf8(name) else { continue };
+            let Ok(name) = String::from_utf8(name) else {
+                continue;
+            };
             if !is_wanted(&name) {
                 continue;
             }
@@ -118,7 +121,9 @@ impl Spool {
     pub(super) fn document(&self, name: &str) -> Result<Vec<u8>, Error> {
         let (digest, size) = self.find(name)?;
         if size > DOCUMENT_MAX {
-            return Err(corrupt(format!("{name:?} is larger than {DOCUMENT_MAX} bytes")));
+            return Err(corrupt(format!(
+                "{name:?} is larger than {DOCUMENT_MAX} bytes"
+            )));
         }
         let Some((temp, _)) = self.files.get(&digest) else {
             return Err(corrupt(format!("there is no file {name:?}")));
@@ -154,10 +159,22 @@ mod tests {
 
     #[test]
     fn only_what_images_are_made_of_is_taken() {
-        for name in ["index.json", "manifest.json", "blobs/sha256/00", "abc.json", "abc/layer.tar"] {
+        for name in [
+            "index.json",
+            "manifest.json",
+            "blobs/sha256/00",
+            "abc.json",
+            "abc/layer.tar",
+        ] {
             assert!(is_wanted(name), "{name}");
         }
-        for name in ["oci-layout", "repositories", "abc/VERSION", "a/b/c.json", "blobs/md5/00"] {
+        for name in [
+            "oci-layout",
+            "repositories",
+            "abc/VERSION",
+            "a/b/c.json",
+            "blobs/md5/00",
+        ] {
             assert!(!is_wanted(name), "{name}");
         }
     }

@@ -43,14 +43,16 @@ impl NewImage {
 impl Inner {
     /// Makes an image, or gives one that is there more names. A name that another
     /// image had is taken from it.
-    pub(super) fn commit_image(&self, new: NewImage) -> Result<ImageId, Error> {
+    pub(super) fn commit_image(&self, new: &NewImage) -> Result<ImageId, Error> {
         let _alone = self.commits();
+        if self.index().is_known(new) {
+            return Ok(ImageId(new.id.to_string()));
+        }
         let before = self.index().images.get(&new.id).cloned();
-        let held = match before {
+        let mut held = match before {
             Some(held) => held,
-            None => self.make_image(&new)?,
+            None => self.make_image(new)?,
         };
-        let mut held = held;
         let mut sequence = self.index().sequence;
         for tag in &new.tags {
             sequence += 1;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::engine::{Error, LayerUsage};
 use crate::reference::{Digest, ImageQuery};
 
+use super::commit::NewImage;
 use super::engine::Inner;
 use super::record::Held;
 
@@ -57,6 +58,12 @@ impl Index {
                 None => self.by_prefix(prefix),
             },
         }
+    }
+
+    /// Whether the image is there under all its names already.
+    pub(super) fn is_known(&self, new: &NewImage) -> bool {
+        let ours = |name: &String| self.names.get(name) == Some(&new.id);
+        self.images.contains_key(&new.id) && new.tags.iter().chain(&new.digests).all(ours)
     }
 
     fn named(&self, name: &str) -> Option<&Held> {

@@ -50,7 +50,7 @@ impl Layout {
             .mode(0o711)
             .create(root)
             .map_err(failed("make directory", root))?;
-        let root = root.canonicalize().map_err(failed("find", root))?;
+        let root = std::path::absolute(root).map_err(failed("find", root))?;
         let layout = Self {
             root,
             stamp,

@@ -109,7 +109,24 @@ fn identity(stat: &Stat) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
+    use carpel_sys::mount::{Flags, tmpfs};
+
     use super::*;
+
+    #[test]
+    fn depth_costs_no_descriptors() {
+        let tmpfs = tmpfs(None, 0o700, Flags::NONE).unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut at = tmpfs.try_clone().unwrap();
+        for _ in 0..5_000 {
+            rustix::fs::mkdirat(&at, "d", Mode::from_raw_mode(0o700)).unwrap();
+            at = rustix::fs::openat(&at, "d", flags, Mode::empty()).unwrap();
+        }
+        let path = format!("/proc/self/fd/{}/.", tmpfs.as_raw_fd());
+        assert_eq!(measure(Path::new(&path)).unwrap().inodes, 5_001);
+    }
 
     #[test]
     fn everything_is_counted_once() {

@@ -33,8 +33,8 @@ mod rootfs;
 pub use config::StoreConfig;
 pub use engine::Store;
 
-pub(crate) use commit::NewImage;
 pub(crate) use blob::{Cancel, Until};
+pub(crate) use commit::NewImage;
 pub(crate) use engine::{Inner, blocking};
 pub(crate) use index::{Content, Pins};
 pub(crate) use layout::Temp;

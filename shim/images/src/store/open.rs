@@ -50,7 +50,9 @@ impl Inner {
         inner.read_images()?;
         inner.after_boot()?;
         drop(std::thread::spawn(move || {
-            trash.iter().for_each(|path| delete_or_log(path))
+            for path in trash {
+                delete_or_log(&path);
+            }
         }));
         Ok(inner)
     }

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::engine::{Credentials, Error, ImageId, LayerState, Progress, PullRequest};
 use crate::image::{chain_ids, parse};
-use crate::reference::{Digest, Reference};
+use crate::reference::{Algorithm, Digest, Reference};
 use crate::registry::{Descriptor, ResolvedImage, Session};
 
 use super::commit::NewImage;
@@ -93,7 +93,7 @@ impl Inner {
         let inner = Arc::clone(self);
         // From here on the image is made even if nobody waits for it any more.
         blocking(move || {
-            let id = inner.commit_image(new);
+            let id = inner.commit_image(&new);
             drop(pins);
             inner.collect_garbage();
             id
@@ -218,6 +218,9 @@ impl NewImage {
             why,
         };
         let parsed = parse(&config_bytes).map_err(corrupt)?;
+        if id.algorithm() != Algorithm::Sha256 {
+            return Err(corrupt(format!("configuration {id} is not named by a sha256 digest")));
+        }
         if parsed.diff_ids.len() != layers.len() {
             let (named, listed) = (parsed.diff_ids.len(), layers.len());
             let why = format!("configuration has {named} layers and the manifest {listed}");

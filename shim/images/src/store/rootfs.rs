@@ -166,9 +166,13 @@ impl Inner {
 
     fn release_now(&self, key: &str) -> Result<(), Error> {
         let trash = self.layout.trash(&self.layout.rootfs(key))?;
-        let leased = self.index().leases.remove(key).is_some();
         drop(trash);
-        if leased {
+        let orphaned = {
+            let mut index = self.index();
+            let lease = index.leases.remove(key);
+            lease.is_some_and(|lease| !index.images.contains_key(lease.image.id()))
+        };
+        if orphaned {
             self.collect_garbage();
         }
         Ok(())

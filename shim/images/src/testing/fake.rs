@@ -150,10 +150,15 @@ impl State {
         Ok(match query {
             ImageQuery::Id(id) => self.images.get(id),
             ImageQuery::Reference(reference) => named(reference.to_string()),
-            ImageQuery::Either { reference, prefix } => named(reference.to_string()).or_else(|| {
-                let mut hits = self.images.values().filter(|e| e.image.id().hex().starts_with(prefix));
-                hits.next().filter(|_| hits.next().is_none())
-            }),
+            ImageQuery::Either { reference, prefix } => {
+                named(reference.to_string()).or_else(|| {
+                    let mut hits = self
+                        .images
+                        .values()
+                        .filter(|e| e.image.id().hex().starts_with(prefix));
+                    hits.next().filter(|_| hits.next().is_none())
+                })
+            }
         })
     }
 
@@ -162,26 +167,39 @@ impl State {
         if let Some(error) = self.refused.get(&name) {
             return Err(error());
         }
-        let image = self.published.get(&name).ok_or_else(|| Error::NotFound(name.clone()))?.clone();
+        let image = self
+            .published
+            .get(&name)
+            .ok_or_else(|| Error::NotFound(name.clone()))?
+            .clone();
         let (id, digest) = (image.id(), image.manifest_digest());
         if reference.tag.is_some() {
             for entry in self.images.values_mut() {
                 entry.tags.remove(&name);
             }
         }
-        let new = Entry { image: image.clone(), tags: BTreeSet::new(), digests: BTreeSet::new() };
+        let new = Entry {
+            image: image.clone(),
+            tags: BTreeSet::new(),
+            digests: BTreeSet::new(),
+        };
         let entry = self.images.entry(id.clone()).or_insert(new);
         if reference.tag.is_some() {
             entry.tags.insert(name);
         }
-        entry.digests.insert(reference.with_digest(&digest).to_string());
+        entry
+            .digests
+            .insert(reference.with_digest(&digest).to_string());
         Ok((ImageId(id.to_string()), image))
     }
 }
 
 impl Entry {
     fn image(&self) -> Result<Image, Error> {
-        let corrupt = |why| Error::Corrupt { reference: self.image.id().to_string(), why };
+        let corrupt = |why| Error::Corrupt {
+            reference: self.image.id().to_string(),
+            why,
+        };
         let parsed = parse(&self.image.config).map_err(corrupt)?;
         let layers: usize = self.image.layers.iter().map(Vec::len).sum();
         Ok(Image {
@@ -193,13 +211,19 @@ impl Entry {
             pinned: false,
             config: parsed.config,
             config_json: String::from_utf8_lossy(&self.image.config).into(),
-            chain_id: chain_ids(&parsed.diff_ids).last().map(Digest::to_string).unwrap_or_default(),
+            chain_id: chain_ids(&parsed.diff_ids)
+                .last()
+                .map(Digest::to_string)
+                .unwrap_or_default(),
         })
     }
 
     /// A file system with the image's files. Holes of upper layers are not made.
     fn files(&self) -> Result<OwnedFd, Error> {
-        let io = |what: &str, source| Error::Io { what: what.to_owned(), source };
+        let io = |what: &str, source| Error::Io {
+            what: what.to_owned(),
+            source,
+        };
         let files = mount::tmpfs(None, 0o755, mount::Flags::NONE)
             .map_err(|e| io("make a file system in memory", e))?;
         let path = PathBuf::from(format!("/proc/self/fd/{}/.", files.as_raw_fd()));
@@ -215,8 +239,14 @@ impl Prepared {
         // Before kernel 6.15 a detached mount cannot be cloned.
         let mount = mount::clone_tree(self.files.as_fd(), "", false)
             .or_else(|_| self.files.try_clone())
-            .map_err(|source| Error::Io { what: "clone the files".into(), source })?;
-        Ok(Rootfs { mount, image: self.image.clone() })
+            .map_err(|source| Error::Io {
+                what: "clone the files".into(),
+                source,
+            })?;
+        Ok(Rootfs {
+            mount,
+            image: self.image.clone(),
+        })
     }
 }
 
@@ -231,7 +261,9 @@ impl ImageEngine for FakeEngine {
         self.enter(Call::Pull).await?;
         let (id, image) = self.state().pull(&reference)?;
         for (digest, _) in image.blobs().skip(1) {
-            request.progress.layer(&digest.to_string(), LayerState::Done);
+            request
+                .progress
+                .layer(&digest.to_string(), LayerState::Done);
         }
         Ok(id)
     }
@@ -261,15 +293,32 @@ impl ImageEngine for FakeEngine {
     async fn usage(&self) -> Result<Usage, Error> {
         self.enter(Call::Usage).await?;
         let state = self.state();
-        let content = state.images.values().map(|entry| entry.image.layers.iter().map(Vec::len));
+        let content = state
+            .images
+            .values()
+            .map(|entry| entry.image.layers.iter().map(Vec::len));
         let bytes = content.flatten().sum::<usize>() as u64;
-        let written = state.prepared.values().fold(LayerUsage::default(), |sum, one| LayerUsage {
-            bytes: sum.bytes + one.written.bytes,
-            inodes: sum.inodes + one.written.inodes,
-        });
-        let images = LayerUsage { bytes, inodes: state.images.len() as u64 };
-        let on = |used| vec![FsUsage { path: std::env::temp_dir(), used }];
-        Ok(Usage { images: on(images), containers: on(written) })
+        let written = state
+            .prepared
+            .values()
+            .fold(LayerUsage::default(), |sum, one| LayerUsage {
+                bytes: sum.bytes + one.written.bytes,
+                inodes: sum.inodes + one.written.inodes,
+            });
+        let images = LayerUsage {
+            bytes,
+            inodes: state.images.len() as u64,
+        };
+        let on = |used| {
+            vec![FsUsage {
+                path: std::env::temp_dir(),
+                used,
+            }]
+        };
+        Ok(Usage {
+            images: on(images),
+            containers: on(written),
+        })
     }
 
     async fn prepare(&self, image: &ImageId, key: &str) -> Result<Rootfs, Error> {
@@ -280,13 +329,26 @@ impl ImageEngine for FakeEngine {
         if let Some(prepared) = state.prepared.get(key) {
             if prepared.image.id != *image {
                 let what = format!("root filesystem key {key:?}");
-                return Err(Error::Invalid { what, why: "is in use for another image".into() });
+                return Err(Error::Invalid {
+                    what,
+                    why: "is in use for another image".into(),
+                });
             }
             return prepared.rootfs();
         }
-        let entry = state.images.get(&id).ok_or_else(|| Error::NotFound(image.to_string()))?;
-        let written = LayerUsage { bytes: 4096, inodes: 1 };
-        let prepared = Prepared { files: entry.files()?, image: entry.image()?, written };
+        let entry = state
+            .images
+            .get(&id)
+            .ok_or_else(|| Error::NotFound(image.to_string()))?;
+        let written = LayerUsage {
+            bytes: 4096,
+            inodes: 1,
+        };
+        let prepared = Prepared {
+            files: entry.files()?,
+            image: entry.image()?,
+            written,
+        };
         let rootfs = prepared.rootfs()?;
         state.prepared.insert(key.to_owned(), prepared);
         Ok(rootfs)
@@ -303,7 +365,11 @@ impl ImageEngine for FakeEngine {
         check_key(key)?;
         self.enter(Call::WritableUsage).await?;
         let state = self.state();
-        state.prepared.get(key).map(|p| p.written).ok_or_else(|| Error::NotFound(key.to_owned()))
+        state
+            .prepared
+            .get(key)
+            .map(|p| p.written)
+            .ok_or_else(|| Error::NotFound(key.to_owned()))
     }
 
     async fn prepared(&self) -> Result<Vec<String>, Error> {

@@ -25,7 +25,10 @@ impl Compression {
             Self::Gzip => {
                 let level = flate2::Compression::fast();
                 let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
-                encoder.write_all(bytes).and_then(|()| encoder.finish()).unwrap_or_default()
+                encoder
+                    .write_all(bytes)
+                    .and_then(|()| encoder.finish())
+                    .unwrap_or_default()
             }
             Self::Zstd => zstd::encode_all(bytes, 1).unwrap_or_default(),
         }
@@ -167,9 +170,7 @@ impl TestImage {
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
         });
         let config = config.to_string().into_bytes();
-        let link = |kind: &str, bytes: &[u8]| {
-            json!({ "mediaType": kind, "digest": sha256(bytes).to_string(), "size": bytes.len() })
-        };
+        let link = |kind: &str, bytes: &[u8]| json!({ "mediaType": kind, "digest": sha256(bytes).to_string(), "size": bytes.len() });
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
@@ -177,13 +178,21 @@ impl TestImage {
             "layers": layers.iter().map(|l| link(kind, l)).collect::<Vec<_>>(),
         });
         let manifest = manifest.to_string().into_bytes();
-        Self { config, manifest, layers, plain: Vec::new() }
+        Self {
+            config,
+            manifest,
+            layers,
+            plain: Vec::new(),
+        }
     }
 
     /// One layer with one file `name`, whose content is `name` too.
     #[must_use]
     pub fn small(name: &str) -> Self {
-        let base = LayerBuilder::new().dir("etc", 0o755).file("etc/base", b"base").finish();
+        let base = LayerBuilder::new()
+            .dir("etc", 0o755)
+            .file("etc/base", b"base")
+            .finish();
         let own = LayerBuilder::new().file(name, name.as_bytes()).finish();
         let config = json!({ "Cmd": [name], "Env": ["A=b"], "User": "1000:1000" });
         Self::new(&config, vec![base, own], Compression::Gzip)
@@ -225,7 +234,8 @@ impl TestImage {
             links.push(link(None));
         }
         let index = json!({ "schemaVersion": 2, "manifests": links }).to_string();
-        let mut archive = LayerBuilder::new().file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
+        let mut archive =
+            LayerBuilder::new().file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
         let manifest = (self.manifest_digest(), self.manifest.as_slice());
         for (digest, bytes) in self.blobs().chain([manifest]) {
             archive = archive.file(&format!("blobs/sha256/{}", digest.hex()), bytes);
@@ -237,12 +247,16 @@ impl TestImage {
     #[must_use]
     pub fn docker_archive(&self, names: &[&str]) -> Vec<u8> {
         let config = format!("{}.json", self.id().hex());
-        let layers: Vec<String> = (0..self.plain.len()).map(|n| format!("{n:064}/layer.tar")).collect();
+        let layers: Vec<String> = (0..self.plain.len())
+            .map(|n| format!("{n:064}/layer.tar"))
+            .collect();
         let manifest = json!([{ "Config": config, "RepoTags": names, "Layers": layers }]);
         let mut archive = LayerBuilder::new().file(&config, &self.config);
         for (name, bytes) in layers.iter().zip(&self.plain) {
             archive = archive.file(name, bytes);
         }
-        archive.file("manifest.json", manifest.to_string().as_bytes()).finish()
+        archive
+            .file("manifest.json", manifest.to_string().as_bytes())
+            .finish()
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Inflate<R: Read> {
 
 enum Decoder<R: Read> {
     Plain(Source<R>),
-    Gzip(MultiGzDecoder<Source<R>>),
+    Gzip(Box<MultiGzDecoder<Source<R>>>),
     Zstd(zstd::Decoder<'static, Source<R>>),
 }
 
@@ -51,7 +51,7 @@ impl<R: Read> Inflate<R> {
         let zstd = magic == ZSTD || is_skippable(&magic);
         let source = BufReader::with_capacity(BUFFER, Cursor::new(magic).chain(counted));
         let decoder = if gzip {
-            Decoder::Gzip(MultiGzDecoder::new(source))
+            Decoder::Gzip(Box::new(MultiGzDecoder::new(source)))
         } else if zstd {
             let mut decoder = zstd::Decoder::with_buffer(source)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG)?;

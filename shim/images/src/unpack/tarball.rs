@@ -231,8 +231,7 @@ impl<R: Read> Tarball<R> {
                 .ok_or_else(|| bad("owner is out of range"))
         };
         let seconds = || {
-            header
-                .mtime()
+            field(header, MTIME, Header::mtime)
                 .ok()
                 .and_then(|s| i64::try_from(s).ok())
                 .unwrap_or(0)

@@ -107,7 +107,8 @@ impl Tree {
                 Err(e) if lacks(&e) => {
                     let kept = self.keep(prefix)?;
                     self.implicit.insert(kept);
-                    self.make_directory(&above, &path[begin..end]).map_err(|e| fault(e.into()))?
+                    self.make_directory(&above, &path[begin..end])
+                        .map_err(|e| fault(e.into()))?
                 }
                 opened => opened.map_err(fault)?,
             };
@@ -206,7 +207,10 @@ pub(super) fn set_opaque(dir: BorrowedFd<'_>) -> Result<(), Errno> {
 
 /// A directory that is not there; a hole may stand in its place.
 fn lacks(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 /// What stands in the way of a directory is the layer's own doing.

@@ -47,21 +47,52 @@ async fn dropped_pulls_leave_all_or_nothing<W: World>(bench: Bench<W>) {
         }
     }
     let id = bench.pull(&name).await;
-    let rootfs = bench.engine.prepare(&id, "k").await.unwrap_or_else(|e| panic!("{e:?}"));
-    assert_eq!(super::rootfs::read(&rootfs, "dropped").as_deref(), Some("dropped"));
-    bench.engine.release("k").await.unwrap_or_else(|e| panic!("{e:?}"));
+    let rootfs = bench
+        .engine
+        .prepare(&id, "k")
+        .await
+        .unwrap_or_else(|e| panic!("{e:?}"));
+    assert_eq!(
+        super::rootfs::read(&rootfs, "dropped").as_deref(),
+        Some("dropped")
+    );
+    bench
+        .engine
+        .release("k")
+        .await
+        .unwrap_or_else(|e| panic!("{e:?}"));
 }
 
 async fn dropped_preparations_can_be_released<W: World>(bench: Bench<W>) {
-    let id = bench.published(&bench.at("r/p:1"), &TestImage::small("p")).await;
+    let id = bench
+        .published(&bench.at("r/p:1"), &TestImage::small("p"))
+        .await;
     for step in 0..STEPS {
         let ended = some_polls(bench.engine.prepare(&id, "k"), step).await;
-        bench.engine.release("k").await.unwrap_or_else(|e| panic!("{e:?}"));
-        assert!(bench.engine.prepared().await.is_ok_and(|keys| keys.is_empty()));
-        let rootfs = bench.engine.prepare(&id, "k").await.unwrap_or_else(|e| panic!("{e:?}"));
+        bench
+            .engine
+            .release("k")
+            .await
+            .unwrap_or_else(|e| panic!("{e:?}"));
+        assert!(
+            bench
+                .engine
+                .prepared()
+                .await
+                .is_ok_and(|keys| keys.is_empty())
+        );
+        let rootfs = bench
+            .engine
+            .prepare(&id, "k")
+            .await
+            .unwrap_or_else(|e| panic!("{e:?}"));
         assert_eq!(super::rootfs::read(&rootfs, "p").as_deref(), Some("p"));
         drop(rootfs);
-        bench.engine.release("k").await.unwrap_or_else(|e| panic!("{e:?}"));
+        bench
+            .engine
+            .release("k")
+            .await
+            .unwrap_or_else(|e| panic!("{e:?}"));
         if ended {
             break;
         }

@@ -31,7 +31,10 @@ async fn a_tag_gives_one_name_and_one_digest<W: World>(bench: Bench<W>) {
     let digest = format!("{}@{}", bench.at("r/a"), image.manifest_digest());
     assert_eq!(status.repo_digests, std::slice::from_ref(&digest));
     assert!(status.size > 0);
-    assert_eq!((status.user.as_str(), &status.config.cmd[..]), ("1000:1000", &["a".to_owned()][..]));
+    assert_eq!(
+        (status.user.as_str(), &status.config.cmd[..]),
+        ("1000:1000", &["a".to_owned()][..])
+    );
     assert_eq!(status.config_json.as_bytes(), image.config);
     assert!(status.chain_id.starts_with("sha256:"));
     let hex = image.id().hex().to_owned();
@@ -67,8 +70,10 @@ async fn a_digest_gives_no_tag<W: World>(bench: Bench<W>) {
 async fn one_configuration_is_one_image<W: World>(bench: Bench<W>) {
     let image = TestImage::small("same");
     let [one, two] = bench.world.hosts();
-    let mut names: Vec<String> =
-        [&one, &two].iter().flat_map(|h| [format!("{h}/p:1"), format!("{h}/p:2")]).collect();
+    let mut names: Vec<String> = [&one, &two]
+        .iter()
+        .flat_map(|h| [format!("{h}/p:1"), format!("{h}/p:2")])
+        .collect();
     names.sort();
     let mut ids = Vec::new();
     for name in &names {
@@ -85,7 +90,11 @@ async fn one_configuration_is_one_image<W: World>(bench: Bench<W>) {
 }
 
 async fn a_tag_moves_and_the_old_image_stays<W: World>(bench: Bench<W>) {
-    let (old, new, tag) = (TestImage::small("old"), TestImage::small("new"), bench.at("r/m:1"));
+    let (old, new, tag) = (
+        TestImage::small("old"),
+        TestImage::small("new"),
+        bench.at("r/m:1"),
+    );
     let first = bench.published(&tag, &old).await;
     let second = bench.published(&tag, &new).await;
     assert_ne!(first, second);
@@ -93,14 +102,20 @@ async fn a_tag_moves_and_the_old_image_stays<W: World>(bench: Bench<W>) {
     let left = bench.image(&first.0).await;
     assert!(left.repo_tags.is_empty());
     assert_eq!(bench.ids().await.len(), 2);
-    assert_eq!(bench.published(&tag, &old).await, first, "a tag is resolved anew each time");
+    assert_eq!(
+        bench.published(&tag, &old).await,
+        first,
+        "a tag is resolved anew each time"
+    );
     assert_eq!(bench.image(&tag).await.id, first);
     assert!(bench.image(&second.0).await.repo_tags.is_empty());
 }
 
 async fn different_configurations_are_different_images<W: World>(bench: Bench<W>) {
     for name in ["x", "y", "z"] {
-        bench.published(&bench.at(&format!("r/{name}:1")), &TestImage::small(name)).await;
+        bench
+            .published(&bench.at(&format!("r/{name}:1")), &TestImage::small(name))
+            .await;
     }
     let list = bench.engine.list().await.unwrap_or_default();
     assert_eq!(list.len(), 3);
@@ -108,9 +123,16 @@ async fn different_configurations_are_different_images<W: World>(bench: Bench<W>
 }
 
 async fn failures_have_their_kind_and_change_nothing<W: World>(bench: Bench<W>) {
-    let id = bench.published(&bench.at("r/good:1"), &TestImage::small("good")).await;
+    let id = bench
+        .published(&bench.at("r/good:1"), &TestImage::small("good"))
+        .await;
     let before = bench.image(&id.0).await;
-    for trouble in [Trouble::Missing, Trouble::Denied, Trouble::Unavailable, Trouble::Corrupt] {
+    for trouble in [
+        Trouble::Missing,
+        Trouble::Denied,
+        Trouble::Unavailable,
+        Trouble::Corrupt,
+    ] {
         let reference = bench.at(&format!("r/{trouble:?}:1").to_lowercase());
         bench.world.trouble(&reference, trouble).await;
         let error = bench.try_pull(&reference).await.expect_err("trouble");
@@ -129,25 +151,44 @@ async fn failures_have_their_kind_and_change_nothing<W: World>(bench: Bench<W>) 
 
 async fn pulls_at_once_agree<W: World>(bench: Bench<W>) {
     let image = TestImage::small("crowd");
-    let names: Vec<String> = (0..8).map(|n| bench.at(&format!("r/crowd:{}", n % 4))).collect();
+    let names: Vec<String> = (0..8)
+        .map(|n| bench.at(&format!("r/crowd:{}", n % 4)))
+        .collect();
     for name in &names {
         bench.publish(name, &image).await;
     }
     let pulls = names.iter().map(|name| pull(bench.engine.as_ref(), name));
     for pulled in join_all(pulls).await {
-        assert_eq!(pulled.unwrap_or_else(|e| panic!("{e:?}")).0, image.id().to_string());
+        assert_eq!(
+            pulled.unwrap_or_else(|e| panic!("{e:?}")).0,
+            image.id().to_string()
+        );
     }
-    assert_eq!(bench.image(&image.id().to_string()).await.repo_tags.len(), 4);
+    assert_eq!(
+        bench.image(&image.id().to_string()).await.repo_tags.len(),
+        4
+    );
     assert_eq!(bench.ids().await.len(), 1);
 }
 
 async fn queries_are_checked<W: World>(bench: Bench<W>) {
     for query in ["", "../x", "UPPER", "a b", "x@sha256:00"] {
         let status = bench.engine.status(query).await;
-        assert!(matches!(status, Err(Error::Invalid { .. })), "{query:?}: {status:?}");
+        assert!(
+            matches!(status, Err(Error::Invalid { .. })),
+            "{query:?}: {status:?}"
+        );
         let pulled = bench.try_pull(query).await;
-        assert!(matches!(pulled, Err(Error::Invalid { .. })), "{query:?}: {pulled:?}");
+        assert!(
+            matches!(pulled, Err(Error::Invalid { .. })),
+            "{query:?}: {pulled:?}"
+        );
     }
     assert!(bench.status("not-there").await.is_none());
-    assert!(bench.status(&format!("sha256:{}", "0".repeat(64))).await.is_none());
+    assert!(
+        bench
+            .status(&format!("sha256:{}", "0".repeat(64)))
+            .await
+            .is_none()
+    );
 }

@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::engine::{
-    Credentials, Error, Image, ImageEngine, ImageId, NoProgress, PullRequest,
-};
+use crate::engine::{Credentials, Error, Image, ImageEngine, ImageId, NoProgress, PullRequest};
 
 use super::TestImage;
 
@@ -78,7 +76,9 @@ impl<W: World> Bench<W> {
     }
 
     async fn pull(&self, reference: &str) -> ImageId {
-        self.try_pull(reference).await.unwrap_or_else(|e| panic!("pull {reference}: {e:?}"))
+        self.try_pull(reference)
+            .await
+            .unwrap_or_else(|e| panic!("pull {reference}: {e:?}"))
     }
 
     async fn published(&self, reference: &str, image: &TestImage) -> ImageId {
@@ -92,7 +92,9 @@ impl<W: World> Bench<W> {
     }
 
     async fn image(&self, query: &str) -> Image {
-        self.status(query).await.unwrap_or_else(|| panic!("{query} is not there"))
+        self.status(query)
+            .await
+            .unwrap_or_else(|| panic!("{query} is not there"))
     }
 
     async fn remove(&self, query: &str) {
@@ -101,7 +103,11 @@ impl<W: World> Bench<W> {
     }
 
     async fn ids(&self) -> Vec<String> {
-        let list = self.engine.list().await.unwrap_or_else(|e| panic!("list: {e:?}"));
+        let list = self
+            .engine
+            .list()
+            .await
+            .unwrap_or_else(|e| panic!("list: {e:?}"));
         let mut ids: Vec<String> = list.into_iter().map(|image| image.id.0).collect();
         ids.sort();
         ids

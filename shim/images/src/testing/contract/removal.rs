@@ -21,7 +21,11 @@ pub(super) async fn run<W: World, F: Future<Output = W>>(make: &impl Fn() -> F) 
 async fn removal_takes_all_names<W: World>(bench: Bench<W>) {
     let image = TestImage::small("all");
     let [one, two] = bench.world.hosts();
-    let names = [format!("{one}/n:1"), format!("{one}/n:2"), format!("{two}/n:3")];
+    let names = [
+        format!("{one}/n:1"),
+        format!("{one}/n:2"),
+        format!("{two}/n:3"),
+    ];
     let digest = format!("{one}/n@{}", image.manifest_digest());
     let id = image.id().to_string();
     for by in [&id, &names[0], &digest, &id["sha256:".len()..].to_owned()] {
@@ -30,7 +34,10 @@ async fn removal_takes_all_names<W: World>(bench: Bench<W>) {
         }
         bench.remove(by).await;
         for query in names.iter().chain([&id, &digest]) {
-            assert!(bench.status(query).await.is_none(), "{query} after removal by {by}");
+            assert!(
+                bench.status(query).await.is_none(),
+                "{query} after removal by {by}"
+            );
         }
         assert!(bench.ids().await.is_empty());
     }
@@ -44,7 +51,10 @@ async fn removal_of_nothing_succeeds<W: World>(bench: Bench<W>) {
 }
 
 async fn removals_at_once_all_succeed<W: World>(bench: Bench<W>) {
-    let id = bench.published(&bench.at("r/once:1"), &TestImage::small("once")).await.0;
+    let id = bench
+        .published(&bench.at("r/once:1"), &TestImage::small("once"))
+        .await
+        .0;
     let engine = &bench.engine;
     let removals = (0..5).map(|_| async {
         engine.remove(&id).await.unwrap_or_else(|e| panic!("{e:?}"));
@@ -81,16 +91,38 @@ async fn pulls_and_removals_do_not_hurt_each_other<W: World>(bench: Bench<W>) {
         done.unwrap_or_else(|e| panic!("{e:?}"));
     }
     bench.pull(&name).await;
-    let rootfs = bench.engine.prepare(&bench.image(&name).await.id, "after").await;
+    let rootfs = bench
+        .engine
+        .prepare(&bench.image(&name).await.id, "after")
+        .await;
     drop(rootfs.unwrap_or_else(|e| panic!("{e:?}")));
-    bench.engine.release("after").await.unwrap_or_else(|e| panic!("{e:?}"));
+    bench
+        .engine
+        .release("after")
+        .await
+        .unwrap_or_else(|e| panic!("{e:?}"));
 }
 
 async fn shared_layers_stay_for_the_other<W: World>(bench: Bench<W>) {
-    let one = bench.published(&bench.at("r/one:1"), &TestImage::small("one")).await;
-    let two = bench.published(&bench.at("r/two:1"), &TestImage::small("two")).await;
+    let one = bench
+        .published(&bench.at("r/one:1"), &TestImage::small("one"))
+        .await;
+    let two = bench
+        .published(&bench.at("r/two:1"), &TestImage::small("two"))
+        .await;
     bench.remove(&one.0).await;
-    let rootfs = bench.engine.prepare(&two, "two").await.unwrap_or_else(|e| panic!("{e:?}"));
-    assert_eq!(super::rootfs::read(&rootfs, "etc/base").as_deref(), Some("base"));
-    bench.engine.release("two").await.unwrap_or_else(|e| panic!("{e:?}"));
+    let rootfs = bench
+        .engine
+        .prepare(&two, "two")
+        .await
+        .unwrap_or_else(|e| panic!("{e:?}"));
+    assert_eq!(
+        super::rootfs::read(&rootfs, "etc/base").as_deref(),
+        Some("base")
+    );
+    bench
+        .engine
+        .release("two")
+        .await
+        .unwrap_or_else(|e| panic!("{e:?}"));
 }

@@ -37,11 +37,15 @@ impl<W: World> Bench<W> {
     }
 
     async fn release(&self, key: &str) {
-        self.engine.release(key).await.unwrap_or_else(|e| panic!("release {key}: {e:?}"));
+        self.engine
+            .release(key)
+            .await
+            .unwrap_or_else(|e| panic!("release {key}: {e:?}"));
     }
 
     async fn small(&self, name: &str) -> ImageId {
-        self.published(&self.at(&format!("r/{name}:1")), &TestImage::small(name)).await
+        self.published(&self.at(&format!("r/{name}:1")), &TestImage::small(name))
+            .await
     }
 }
 
@@ -68,7 +72,11 @@ async fn the_same_key_gives_the_same_files<W: World>(bench: Bench<W>) {
     drop(second);
     bench.release("c1").await;
     let third = bench.prepare(&id, "c1").await;
-    assert_eq!(read(&third, "written"), None, "release deletes what was written");
+    assert_eq!(
+        read(&third, "written"),
+        None,
+        "release deletes what was written"
+    );
     bench.release("c1").await;
 }
 
@@ -112,20 +120,39 @@ async fn keys_are_listed_until_released<W: World>(bench: Bench<W>) {
     for key in ["a", "a", "b", "never"] {
         bench.release(key).await;
     }
-    assert!(bench.engine.prepared().await.is_ok_and(|keys| keys.is_empty()));
+    assert!(
+        bench
+            .engine
+            .prepared()
+            .await
+            .is_ok_and(|keys| keys.is_empty())
+    );
 }
 
 async fn bad_requests_are_refused<W: World>(bench: Bench<W>) {
     let (id, other) = (bench.small("good").await, bench.small("other").await);
     for key in ["", "..", "a/b", ".a", "a\0b"] {
         let prepared = bench.engine.prepare(&id, key).await;
-        assert!(matches!(prepared, Err(Error::Invalid { .. })), "{key:?}: {prepared:?}");
+        assert!(
+            matches!(prepared, Err(Error::Invalid { .. })),
+            "{key:?}: {prepared:?}"
+        );
         let released = bench.engine.release(key).await;
-        assert!(matches!(released, Err(Error::Invalid { .. })), "{key:?}: {released:?}");
+        assert!(
+            matches!(released, Err(Error::Invalid { .. })),
+            "{key:?}: {released:?}"
+        );
     }
-    for (image, kind) in [("good", false), ("sha256:../x", false), (&"0".repeat(64), false)] {
+    for (image, kind) in [
+        ("good", false),
+        ("sha256:../x", false),
+        (&"0".repeat(64), false),
+    ] {
         let prepared = bench.engine.prepare(&ImageId(image.to_owned()), "k").await;
-        assert!(matches!(prepared, Err(Error::Invalid { .. })) != kind, "{image}: {prepared:?}");
+        assert!(
+            matches!(prepared, Err(Error::Invalid { .. })) != kind,
+            "{image}: {prepared:?}"
+        );
     }
     let unknown = ImageId(format!("sha256:{}", "0".repeat(64)));
     let prepared = bench.engine.prepare(&unknown, "k").await;
@@ -146,8 +173,16 @@ async fn usage_is_told<W: World>(bench: Bench<W>) {
     assert!(written.inodes > 0);
     let usage = bench.engine.usage().await.unwrap_or_default();
     for all in [&usage.images, &usage.containers] {
-        assert!(!all.is_empty() && all.iter().all(|fs| fs.path.is_dir()), "{usage:?}");
+        assert!(
+            !all.is_empty() && all.iter().all(|fs| fs.path.is_dir()),
+            "{usage:?}"
+        );
     }
-    assert!(usage.images.iter().any(|fs| fs.used.bytes > 0 && fs.used.inodes > 0));
+    assert!(
+        usage
+            .images
+            .iter()
+            .any(|fs| fs.used.bytes > 0 && fs.used.inodes > 0)
+    );
     bench.release("k").await;
 }
