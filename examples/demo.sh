@@ -168,7 +168,9 @@ leaks() {
     found=1
   fi
   while read -r pid start; do
-    if [ -n "$start" ] && [ "$(start_of "$pid")" = "$start" ]; then
+    # One that has ended and waits for PID 1 to take note is not ours any more.
+    if [ -n "$start" ] && [ "$(start_of "$pid")" = "$start" ] &&
+      ! grep -q '^State:.*zombie' "/proc/$pid/status"; then
       echo "left behind: process $pid $(tr '\0' ' ' <"/proc/$pid/cmdline")"
       found=1
     fi
@@ -298,7 +300,8 @@ show carpel get pods --all-namespaces
 show carpel rmi carpel.local/web:latest
 show_as "kill -TERM \$(pidof carpeld)" kill -TERM "$daemon"
 gone
-show_as "carpeld cleanup" carpeld cleanup --config "$scratch/config.toml" >>"$scratch/carpeld.log" 2>&1
+printf '$ carpeld cleanup\n'
+carpeld cleanup --config "$scratch/config.toml" >>"$scratch/carpeld.log" 2>&1
 
 heading "What is left"
 leaks || die "something is left behind"

@@ -180,6 +180,8 @@ fn file(
     header.set_mode(mode);
     header.set_size(data.len() as u64);
     header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
     archive.append_data(&mut header, path, data)
 }
 
