@@ -58,7 +58,7 @@ async fn pods(session: &Session, args: &Get, selector: &Selector) -> Result<()> 
             .iter()
             .try_for_each(|pod| out::line(format!("pod/{}", pod.metadata.name))),
         Format::Table | Format::Wide if shown.is_empty() => {
-            none("pods", &args.scope, all.len());
+            none("pods", args, all.len());
             Ok(())
         }
         Format::Table | Format::Wide => out::text(&pod_table(args, &shown).render()),
@@ -192,7 +192,7 @@ async fn containers(session: &Session, args: &Get, selector: &Selector) -> Resul
             out::line(format!("container/{pod}/{}", row.view.name))
         }),
         Format::Table | Format::Wide if rows.is_empty() => {
-            none("containers", &args.scope, all.len());
+            none("containers", args, all.len());
             Ok(())
         }
         Format::Table | Format::Wide => {
@@ -254,10 +254,11 @@ fn objects<T: Serialize>(args: &Get, mut items: Vec<T>) -> Result<()> {
     })
 }
 
-fn none(what: &str, scope: &Scope, in_all: usize) {
-    let namespace = scope.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
-    out::note(match (scope.all_namespaces, in_all) {
-        (true, _) | (_, 0) => format!("there are no such {what}"),
-        (false, _) => format!("there are no such {what} in namespace {namespace}; -A shows all"),
+fn none(what: &str, args: &Get, in_all: usize) {
+    let such = if args.selector.is_some() { "such " } else { "" };
+    let namespace = args.scope.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+    out::note(match (args.scope.all_namespaces, in_all) {
+        (true, _) | (_, 0) => format!("there are no {such}{what}"),
+        (false, _) => format!("there are no {such}{what} in namespace {namespace}; -A shows all"),
     });
 }
