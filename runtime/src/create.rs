@@ -20,8 +20,8 @@ use crate::worker::{CreateJob, Job, Purpose, Worker};
 
 /// Containers of one pod, so that the greeting that names them all is one packet.
 const CONTAINERS: usize = 256;
-/// Longest time for one create or exec.
-const WORK: Duration = Duration::from_secs(60);
+/// Longest time for one create or exec; a daemon waits a little longer.
+const WORK: Duration = Duration::from_secs(25);
 
 impl Holder {
     pub(crate) fn create(

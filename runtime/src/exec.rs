@@ -21,7 +21,7 @@ use crate::stdio;
 use crate::worker::{ExecJob, Job, Purpose};
 
 /// Commands of one pod at the same time.
-const EXECS: usize = 512;
+const EXECS: usize = 128;
 /// Between two looks at processes that have been killed.
 const AGAIN: Duration = Duration::from_millis(5);
 /// Longest wait for them to be gone.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use carpel_proto::holder::container_state::Status;
 use carpel_proto::holder::error::Code;
 use carpel_proto::holder::request::Call;
-use carpel_proto::holder::{CreateContainer, PROTOCOL, Shutdown, StartContainer};
+use carpel_proto::holder::{CreateContainer, DeleteContainer, PROTOCOL, Shutdown, StartContainer};
 
-use crate::common::{Pod, is_alive};
+use crate::common::{Extra, Pod, is_alive, wait};
 
 #[test]
 fn a_new_daemon_is_told_everything() {
@@ -160,4 +160,35 @@ fn other_containers_go_on_while_one_is_made() {
     }
     assert_eq!(answers, [true, true]);
     assert_eq!(pod.daemon.container_exit("one").exit_code, 4);
+}
+
+#[test]
+fn a_container_whose_daemon_went_unanswered_is_undone() {
+    let mut pod = Pod::new();
+    pod.send_create("one", "true", &Extra::default());
+    pod.daemon.hang_up();
+    wait("the container's end", || {
+        let known = pod.connect().hello.containers.len();
+        (known == 0 && pod.group.pids().is_empty()).then_some(())
+    });
+    pod.daemon = pod.connect();
+    // Its id is free again.
+    let made = wait("a worker's end", || {
+        pod.create_with("one", "true", &Extra::default()).ok()
+    });
+    assert!(is_alive(made));
+}
+
+#[test]
+fn a_container_can_be_deleted_while_it_is_made() {
+    let mut pod = Pod::new();
+    let create = pod.send_create("one", "true", &Extra::default());
+    let call = DeleteContainer {
+        container_id: "one".into(),
+    };
+    let delete = pod.daemon.send(Some(Call::Delete(call)), &[]);
+    assert_eq!(pod.daemon.any_answer(), create);
+    assert_eq!(pod.daemon.any_answer(), delete);
+    assert!(pod.group.pids().is_empty());
+    assert!(pod.connect().hello.containers.is_empty());
 }

@@ -38,7 +38,6 @@ pub(crate) struct Pod {
 pub(crate) struct Extra {
     pub(crate) spec: Option<Value>,
     pub(crate) stdin: bool,
-    pub(crate) mounts: Vec<(u32, OwnedFd)>,
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -104,14 +103,23 @@ impl Pod {
         script: &str,
         extra: &Extra,
     ) -> Result<i32, Refused> {
+        let request = self.send_create(id, script, extra);
+        match self.daemon.answer(request)? {
+            (Answer::Created(created), _) => Ok(created.pid),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Asks for a container and returns the request's number.
+    pub(crate) fn send_create(&mut self, id: &str, script: &str, extra: &Extra) -> u64 {
         let spec = extra.spec.clone().unwrap_or_else(|| spec(script));
-        let mut fds = vec![
+        let fds = [
             memfd::sealed("spec", spec.to_string().as_bytes()).unwrap(),
             image::mount(),
             open_log(&self.log_path(id)),
             self.group.procs_of(id),
         ];
-        let mut call = CreateContainer {
+        let call = CreateContainer {
             container_id: id.into(),
             spec_fd: 0,
             rootfs_fd: 1,
@@ -120,17 +128,7 @@ impl Pod {
             stdin: extra.stdin,
             ..CreateContainer::default()
         };
-        for (mount, fd) in &extra.mounts {
-            call.mounts.push(carpel_proto::holder::MountFd {
-                mount: *mount,
-                fd: u32::try_from(fds.len()).unwrap(),
-            });
-            fds.push(fd.try_clone().unwrap());
-        }
-        match self.daemon.call(Call::Create(call), &fds)? {
-            (Answer::Created(created), _) => Ok(created.pid),
-            other => panic!("{other:?}"),
-        }
+        self.daemon.send(Some(Call::Create(call)), &fds)
     }
 
     pub(crate) fn start(&mut self, id: &str) -> Result<i64, Refused> {
