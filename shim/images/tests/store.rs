@@ -251,3 +251,44 @@ async fn content_of_failed_pulls_goes_when_its_time_is_over() {
     drop(store);
     drop(open_when_free(dir.path()).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotten_blob_is_fetched_again() {
+    let world = StoreWorld::new().await;
+    let layer = |name: &str| LayerBuilder::new().file(name, b"x").finish();
+    let of = |names: [&str; 2]| {
+        let layers = names.iter().map(|name| layer(name)).collect();
+        TestImage::new(&json!({}), layers, Compression::Gzip)
+    };
+    let (one, two) = (of(["a", "b"]), of(["b", "a"]));
+    let names = [world.at("r/one:1"), world.at("r/two:1")];
+    world.put(&names[0], &one);
+    world.put(&names[1], &two);
+    world.pull(&names[0]).await.unwrap();
+    for (digest, _) in one.blobs().skip(1) {
+        std::fs::write(world.root().join(format!("blobs/sha256/{}", digest.hex())), "rot").unwrap();
+    }
+    let id = world.pull(&names[1]).await.unwrap();
+    let rootfs = world.store.prepare(&id, "c").await.unwrap();
+    assert!(inside(&rootfs, "a").exists() && inside(&rootfs, "b").exists());
+    for (digest, bytes) in two.blobs().skip(1) {
+        let blob = world.root().join(format!("blobs/sha256/{}", digest.hex()));
+        assert_eq!(std::fs::read(blob).unwrap(), bytes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pinned_images_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let pinned = vec!["busybox".to_owned()];
+    let store = Store::open(StoreConfig { pinned, ..config(dir.path()) }).await.unwrap();
+    for (name, is) in [("busybox:latest", true), ("other:latest", false)] {
+        let archive = TestImage::small(&name[..5]).oci_archive(&[name]);
+        store.load(std::io::Cursor::new(archive), None).await.unwrap();
+        assert_eq!(store.status(name).await.unwrap().unwrap().pinned, is, "{name}");
+    }
+    let bad = vec!["BAD NAME".to_owned()];
+    let dir = tempfile::tempdir().unwrap();
+    let refused = Store::open(StoreConfig { pinned: bad, ..config(dir.path()) }).await;
+    assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
+}

@@ -131,11 +131,11 @@ impl Spool {
         std::fs::read(temp.path()).map_err(|e| Fault::io("read temporary file", e).of("archive"))
     }
 
-    /// Moves a member into the store's blobs, unless they have it.
+    /// Moves a member into the store's blobs; one that is there may be rotten.
     pub(super) fn keep(&mut self, inner: &Inner, digest: &Digest) -> Result<(), Error> {
         match self.files.remove(digest) {
-            Some((temp, _)) if !inner.has_blob(digest) => inner.add_blob(digest, temp),
-            _ => Ok(()),
+            Some((temp, _)) => inner.add_blob(digest, temp),
+            None => Ok(()),
         }
     }
 }

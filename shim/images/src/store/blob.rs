@@ -58,6 +58,12 @@ impl Inner {
         self.add_blob(digest, temp)
     }
 
+    pub(super) fn discard_blob(&self, digest: &Digest) -> Result<(), Error> {
+        let mut index = self.index();
+        index.content.remove(&Content::Blob(digest.clone()));
+        self.layout.trash(&self.layout.blob(digest)).map(drop)
+    }
+
     pub(crate) fn read_document(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
         let path = self.layout.blob(digest);
         read_bounded(&path, DOCUMENT_MAX).map_err(failed("read", &path))

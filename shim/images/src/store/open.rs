@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs::FlockOperation;
 
 use crate::engine::{Error, LayerUsage};
-use crate::reference::Digest;
+use crate::reference::{Digest, ImageQuery, Reference};
 use crate::registry::Registry;
 
 use super::StoreConfig;
@@ -25,7 +25,12 @@ use super::rootfs::check_key;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 impl Inner {
-    pub(super) fn open(config: StoreConfig) -> Result<Self, Error> {
+    pub(super) fn open(mut config: StoreConfig) -> Result<Self, Error> {
+        for pinned in &mut config.pinned {
+            if !matches!(ImageQuery::parse(pinned)?, ImageQuery::Id(_)) {
+                *pinned = Reference::parse(pinned)?.to_string();
+            }
+        }
         let layout = Layout::create(&config.root)?;
         let lock = take_lock(&layout.lock())?;
         let registry = Registry::new(config.registries.clone())?;

@@ -13,6 +13,7 @@ use crate::registry::{Descriptor, ResolvedImage, Session};
 use super::commit::NewImage;
 use super::engine::{Inner, blocking};
 use super::index::{Content, Pins};
+use super::ingest::Staged;
 use super::record::LayerOfImage;
 
 /// A layer to be had.
@@ -159,20 +160,7 @@ impl Inner {
         let staged = {
             let _slot = slots.acquire().await.map_err(|_| interrupted(&plan))?;
             let _blob = self.blobs.lock(&digest).await;
-            match origin {
-                _ if self.has_blob(&layer.digest) => {
-                    progress.layer(&digest, LayerState::Unpacking);
-                    self.unpack_stored(&plan).await?
-                }
-                Origin::Registry(session) => self.fetch(&plan, session, progress).await?,
-                Origin::Here => {
-                    let why = format!("layer {digest} is missing");
-                    return Err(Error::Corrupt {
-                        reference: plan.reference,
-                        why,
-                    });
-                }
-            }
+            self.get(&plan, origin, progress).await?
         };
         if let Some(below_done) = below_done {
             below_done.await.map_err(|_| interrupted(&plan))?;
@@ -182,6 +170,36 @@ impl Inner {
         progress.layer(&digest, LayerState::Done);
         done.send(()).ok();
         Ok(())
+    }
+}
+
+impl Inner {
+    /// From its blob if that is here, or else from where it comes.
+    async fn get(
+        self: &Arc<Self>,
+        plan: &LayerPlan,
+        origin: &Origin,
+        progress: &dyn Progress,
+    ) -> Result<Staged, Error> {
+        let digest = &plan.layer.digest;
+        if self.has_blob(digest) {
+            progress.layer(&digest.to_string(), LayerState::Unpacking);
+            match (self.unpack_stored(plan).await, origin) {
+                // Rotten on disk: better to have it anew than never again.
+                (Err(error @ Error::Corrupt { .. }), Origin::Registry(_)) => {
+                    tracing::warn!(%error, "stored layer is unusable, fetching it again");
+                    self.discard_blob(digest)?;
+                }
+                (staged, _) => return staged,
+            }
+        }
+        match origin {
+            Origin::Registry(session) => self.fetch(plan, session, progress).await,
+            Origin::Here => Err(Error::Corrupt {
+                reference: plan.reference.clone(),
+                why: format!("layer {digest} is missing"),
+            }),
+        }
     }
 }
 
