@@ -33,6 +33,9 @@ pub(crate) struct Container {
     pub(super) cpu_sample: Mutex<Option<super::stats::CpuSample>>,
 }
 
+/// Exit code of a container whose program could not be started; containerd's too.
+const CANNOT_START: i32 = 128;
+
 /// A snapshot, consistent in itself.
 #[derive(Debug, Clone)]
 pub(crate) struct Status {
@@ -125,6 +128,18 @@ impl Container {
                 r.started_at_ns = at_ns;
             }
         });
+    }
+
+    /// Its program is not there or cannot be executed.
+    pub(super) fn could_not_start(&self, at_ns: i64, why: &str) {
+        self.record.change(|r| {
+            r.set_phase(Phase::Exited);
+            r.finished_at_ns = at_ns;
+            r.exit_code = CANNOT_START;
+            r.reason = "StartError".into();
+            r.message = why.into();
+        });
+        self.exited.send_replace(true);
     }
 
     /// Takes the end of the container's first process as the holder told it.

@@ -19,8 +19,6 @@ use crate::holder::HolderError;
 /// From SIGKILL to the news of the end.
 const DEATH: Duration = Duration::from_secs(20);
 const SIGKILL: i32 = 9;
-/// What a shell says of a command that could not be started, and containerd too.
-const CANNOT_START: i32 = 128;
 
 impl Runtime {
     pub(crate) async fn start_container(self: &Arc<Self>, id: &str) -> Result<(), Error> {
@@ -37,6 +35,8 @@ impl Runtime {
         let _turn = container.busy.lock().await;
         match container.phase() {
             Phase::Created => {}
+            // Asked again by a client that lost the answer.
+            Phase::Running => return Ok(()),
             phase => {
                 return Err(Error::FailedPrecondition(format!(
                     "container {} is {}, not created",
@@ -45,23 +45,18 @@ impl Runtime {
                 )));
             }
         }
-        let started = pod.holder()?.start(&container.id).await;
-        match &started {
-            Ok(at) => container.started(*at),
-            Err(error) => container.record.change(|r| {
-                r.set_phase(Phase::Exited);
-                r.finished_at_ns = if r.finished_at_ns == 0 {
-                    now_ns()
-                } else {
-                    r.finished_at_ns
-                };
-                r.exit_code = CANNOT_START;
-                r.reason = "StartError".into();
-                r.message = error.to_string();
-            }),
+        match pod.holder()?.start(&container.id).await {
+            Ok(at) => container.started(at),
+            // The program is at fault, and the container is over. Any other failure
+            // says nothing of it: its end, if it comes, comes as an event.
+            Err(HolderError::CannotExecute(why)) => {
+                container.could_not_start(now_ns(), &why);
+                container.save(&self.parts.state).await?;
+                return Err(Error::Invalid(why));
+            }
+            Err(error) => return Err(error.into()),
         }
         container.save(&self.parts.state).await?;
-        started?;
         tracing::info!(container = %container.id, name = %container.config.name, "container runs");
         Ok(())
     }

@@ -18,7 +18,7 @@ use super::pod::Pod;
 use super::recorded::blocking;
 use super::runtime::Runtime;
 use crate::error::{Error, Failures};
-use crate::holder::{self, Connected};
+use crate::holder::{self, Connected, HolderError};
 use crate::state::Loaded;
 
 /// For one pod; a holder that hangs holds up no other.
@@ -189,7 +189,11 @@ impl Runtime {
             self.reconcile(pod, &container, state).await?;
         }
         for id in said.into_keys() {
-            client.delete(&id).await?;
+            match client.delete(&id).await {
+                // One that was undone a moment ago.
+                Ok(()) | Err(HolderError::NotFound(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         self.watch(Arc::clone(pod), events);
         Ok(())
