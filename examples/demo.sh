@@ -175,14 +175,16 @@ leaks() {
       found=1
     fi
   done < <(sort -u "$scratch/processes")
-  for own in $(sort -u "$scratch/namespaces"); do
-    if find /proc/[0-9]*/ns -maxdepth 1 -lname "$own" 2>/dev/null | grep -q .; then
-      echo "left behind: namespace $own"
-      found=1
-    fi
+  # A process can end between the listing and the look at it.
+  { readlink /proc/[0-9]*/ns/{net,mnt,uts,ipc,pid} 2>/dev/null || true; } | sort -u >"$scratch/now"
+  for own in $(sort -u "$scratch/namespaces" | comm -12 - "$scratch/now"); do
+    echo "left behind: namespace $own"
+    found=1
   done
-  # A file of a pod has its id or uid in its name, or stands below such a directory.
-  if find "$scratch/root" "$scratch/run" "$scratch/cli" | grep -F -f "$scratch/ids"; then
+  # Locks and empty directories stay; a directory of a pod has its id or uid in its name.
+  if find "$scratch/root" "$scratch/run" "$scratch/cli" ! -type d \
+    ! -name lock ! -name carpeld.lock ! -name boot | grep . ||
+    find "$scratch/root" "$scratch/run" "$scratch/cli" | grep -F -f "$scratch/ids"; then
     echo "left behind: the files above"
     found=1
   fi

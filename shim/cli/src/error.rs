@@ -87,6 +87,11 @@ impl CliError {
             _ => false,
         }
     }
+
+    /// Whether the runtime may be back in a moment.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Rpc { status, .. } if status.code() == Code::Unavailable)
+    }
 }
 
 /// Adds to a reply what was being done.

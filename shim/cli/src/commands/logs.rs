@@ -18,6 +18,8 @@ use crate::{out, resolve, time};
 const POLL: Duration = Duration::from_millis(100);
 /// How often the runtime is asked whether the container still runs.
 const ASK: Duration = Duration::from_millis(500);
+/// How long a runtime may be away while its container's log is followed.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(session: &Session, args: &Logs) -> Result<()> {
     let pod = resolve::pod(session, &args.pod, &args.scope).await?;
@@ -79,15 +81,21 @@ async fn follow(
     printer: &mut Printer,
 ) -> Result<()> {
     let mut asked = Instant::now();
+    let mut answered = Instant::now();
     loop {
-        let ended = asked.elapsed() >= ASK && {
+        let mut ended = false;
+        if asked.elapsed() >= ASK {
             asked = Instant::now();
-            let status = get::container_status(session, container).await?;
-            status.is_none_or(|status| {
-                status.state() != cri::ContainerState::ContainerRunning
-                    && status.state() != cri::ContainerState::ContainerCreated
-            })
-        };
+            match get::container_status(session, container).await {
+                Ok(status) => {
+                    answered = asked;
+                    ended = status.is_none_or(|status| is_over(&status));
+                }
+                // A daemon that is restarted does not end the container, nor its log.
+                Err(error) if error.is_unavailable() && answered.elapsed() < PATIENCE => {}
+                Err(error) => return Err(error),
+            }
+        }
         // In this order: all that was written before it ended is in the file by now.
         printer.take(file)?;
         printer.release()?;
@@ -96,6 +104,11 @@ async fn follow(
         }
         sleep(POLL).await;
     }
+}
+
+fn is_over(status: &cri::ContainerStatus) -> bool {
+    use cri::ContainerState::{ContainerCreated, ContainerRunning};
+    !matches!(status.state(), ContainerRunning | ContainerCreated)
 }
 
 /// Chooses lines and prints them.

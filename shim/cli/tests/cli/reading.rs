@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 
 use carpel_proto::cri::ContainerState;
+use tonic::Code;
 
 use crate::harness::Harness;
 
@@ -205,6 +206,19 @@ fn following_goes_over_a_rotation_to_the_end_of_the_container() {
     fs::rename(&log, format!("{log}.1")).unwrap();
     append(&log, "after");
     assert_eq!(next(), "after\n");
+    let broken = (Code::Unavailable, "restarting");
+    harness
+        .fake
+        .state()
+        .broken
+        .insert("ContainerStatus", broken);
+    let asked = harness.fake.called("ContainerStatus");
+    while harness.fake.called("ContainerStatus") == asked {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    append(&log, "meanwhile");
+    assert_eq!(next(), "meanwhile\n");
+    harness.fake.state().broken.clear();
     append(&log, "last");
     for container in harness.fake.state().containers.values_mut() {
         container.state = ContainerState::ContainerExited;
