@@ -1,8 +1,8 @@
 //! The holder: one process a pod, which owns the pod's namespaces and everything
 //! that must outlive the daemon: container processes, their output, exit codes.
 //!
-//! One thread, one loop ([`holder`]). Whatever could block or grow the heap, making
-//! a container or an exec, runs in a forked [`worker`].
+//! One thread, one loop (`holder`). Whatever could block or grow the heap, making
+//! a container or an exec, runs in a forked `worker`.
 
 mod cgroup;
 mod connection;
