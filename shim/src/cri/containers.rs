@@ -11,7 +11,7 @@ use prost::Message;
 use serde_json::json;
 
 use super::filter::{id_matches, labels_match};
-use super::{from_wire, to_wire};
+use super::{MAX_MESSAGE, from_wire, to_wire};
 use crate::error::Error;
 use crate::pod::{Container, CreateRequest, Runtime};
 
@@ -97,14 +97,29 @@ pub(super) async fn exec_sync(
 ) -> Result<cri::ExecSyncResponse, Error> {
     let limit = seconds("timeout", request.timeout)?;
     let limit = (!limit.is_zero()).then_some(limit);
-    let output = runtime
+    let mut output = runtime
         .exec_sync(&request.container_id, &request.cmd, limit)
         .await?;
+    fit(&mut output.stdout, &mut output.stderr, MOST_OUTPUT);
     Ok(cri::ExecSyncResponse {
         stdout: output.stdout,
         stderr: output.stderr,
         exit_code: output.exit_code,
     })
+}
+
+/// Clients take a message of at most this; a few bytes are for the rest of it.
+const MOST_OUTPUT: usize = MAX_MESSAGE - 64;
+
+/// Cuts the ends off two streams that are too long together, of the longer one first.
+fn fit(one: &mut Vec<u8>, other: &mut Vec<u8>, room: usize) {
+    let (short, long) = if one.len() < other.len() {
+        (one, other)
+    } else {
+        (other, one)
+    };
+    short.truncate(room / 2);
+    long.truncate(room - short.len());
 }
 
 pub(super) async fn stats(
@@ -142,5 +157,24 @@ pub(super) async fn list_stats(
     });
     cri::ListContainerStatsResponse {
         stats: join_all(looks).await.into_iter().flatten().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fit;
+
+    #[test]
+    fn two_streams_share_the_room_and_the_shorter_keeps_what_it_can() {
+        for (lengths, expected) in [
+            ((3, 4), (3, 4)),
+            ((20, 3), (7, 3)),
+            ((3, 20), (3, 7)),
+            ((20, 20), (5, 5)),
+        ] {
+            let (mut one, mut other) = (vec![0; lengths.0], vec![0; lengths.1]);
+            fit(&mut one, &mut other, 10);
+            assert_eq!((one.len(), other.len()), expected);
+        }
     }
 }
