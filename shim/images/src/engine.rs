@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine;
 
 /// Where images come from: our own store, or another container engine.
 ///
@@ -82,11 +83,29 @@ pub struct PullRequest {
 pub enum Credentials {
     #[default]
     Anonymous,
-    Basic { username: String, password: String },
+    Basic {
+        username: String,
+        password: String,
+    },
     /// OAuth2 refresh token, exchanged at the registry's token service.
     IdentityToken(String),
     /// Bearer token that the registry itself takes.
     RegistryToken(String),
+}
+
+impl Credentials {
+    /// From base64 of `user:password`, as in docker's `config.json` (CRI AuthConfig.auth).
+    pub fn from_docker_auth(auth: &str) -> Result<Self, Error> {
+        let invalid = |why: &str| Error::Invalid { what: "auth".into(), why: why.into() };
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(auth.trim())
+            .map_err(|_| invalid("is not base64"))?;
+        let text = String::from_utf8(bytes).map_err(|_| invalid("is not UTF-8 inside"))?;
+        let (username, password) =
+            text.split_once(':').ok_or_else(|| invalid("has no colon inside"))?;
+        let password = password.trim_end_matches('\0').to_owned();
+        Ok(Self::Basic { username: username.to_owned(), password })
+    }
 }
 
 impl fmt::Debug for Credentials {
@@ -109,7 +128,10 @@ pub trait Progress: Send + Sync + fmt::Debug {
 pub enum LayerState {
     Waiting,
     /// Compressed bytes; `total` 0 when not known.
-    Fetching { current: u64, total: u64 },
+    Fetching {
+        current: u64,
+        total: u64,
+    },
     Unpacking,
     Done,
     /// Was there already.
@@ -192,7 +214,11 @@ pub enum Error {
     NotFound(String),
     /// The registry wants other credentials.
     #[error("registry {registry} refuses access to {reference}: {why}")]
-    Denied { registry: String, reference: String, why: String },
+    Denied {
+        registry: String,
+        reference: String,
+        why: String,
+    },
     /// Did not answer, or answered with a server error, on every mirror.
     #[error("registry {registry} is unavailable: {why}")]
     Unavailable { registry: String, why: String },
@@ -206,5 +232,9 @@ pub enum Error {
     #[error("engine {engine} does not support {what}")]
     Unsupported { engine: &'static str, what: String },
     #[error("{what}")]
-    Io { what: String, #[source] source: std::io::Error },
+    Io {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
 }
