@@ -120,7 +120,7 @@ impl<T> Doing<T> for io::Result<T> {
 fn explain(status: &Status) -> String {
     let message = one_line(status.message());
     let reason = match status.code() {
-        Code::Unavailable => "the runtime is not there",
+        Code::Unavailable => "not available",
         Code::DeadlineExceeded => "took too long",
         Code::Cancelled if message == "Timeout expired" => {
             return "no answer within --timeout".to_owned();
@@ -182,7 +182,7 @@ mod tests {
         );
         assert_eq!(
             rpc(Status::unavailable("a\n b\n")),
-            "start web: the runtime is not there: a; b"
+            "start web: not available: a; b"
         );
         assert_eq!(
             rpc(Status::invalid_argument("")),

@@ -73,10 +73,7 @@ fn what_the_runtime_says_is_one_line() {
     let broken = (Code::Unavailable, "starting\n  up");
     harness.fake.state().broken.insert("ListPodSandbox", broken);
     let told = harness.carpel(&["get", "pods"]).fail(1);
-    assert_eq!(
-        told,
-        "carpel: list pods: the runtime is not there: starting; up\n"
-    );
+    assert_eq!(told, "carpel: list pods: not available: starting; up\n");
     harness
         .fake
         .state()
