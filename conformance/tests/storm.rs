@@ -33,7 +33,7 @@ async fn a_storm_of_pods_and_kills_leaves_nothing_behind() -> anyhow::Result<()>
                 let Some(number) = queue.lock().await.pop() else {
                     return Ok(());
                 };
-                life(&cri, number)
+                Box::pin(life(&cri, number))
                     .await
                     .with_context(|| format!("pod {number}"))?;
             }

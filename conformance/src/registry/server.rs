@@ -219,11 +219,11 @@ impl Found {
         )
     }
 
-    fn spoil(mut self, fault: Option<Fault>) -> Self {
+    fn spoil(mut self, fault: Option<&Fault>) -> Self {
         match fault {
             None => self,
             Some(Fault::Status(code)) => {
-                let status = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY);
+                let status = StatusCode::from_u16(*code).unwrap_or(StatusCode::BAD_GATEWAY);
                 Self::new(status, Bytes::new())
             }
             Some(Fault::Busy(seconds)) => Self::new(StatusCode::TOO_MANY_REQUESTS, Bytes::new())
@@ -242,7 +242,7 @@ impl Found {
                 self
             }
             Some(Fault::CutAfter(count)) => {
-                self.cut = Some(count);
+                self.cut = Some(*count);
                 self
             }
         }
@@ -316,7 +316,7 @@ fn look_up(state: &mut State, path: &str, authorization: Option<&str>, host: &st
             Some(token) => Found::new(StatusCode::OK, token),
             None => Found::new(StatusCode::UNAUTHORIZED, "{}"),
         };
-        return found.spoil(Armed::take(&mut state.faults, Target::Token));
+        return found.spoil(Armed::take(&mut state.faults, Target::Token).as_ref());
     }
     if !state.auth.admits(authorization) {
         let refusal = Found::new(StatusCode::UNAUTHORIZED, "{}");
@@ -333,7 +333,7 @@ fn look_up(state: &mut State, path: &str, authorization: Option<&str>, host: &st
     }
     if let Some((repository, reference)) = rest.split_once("/manifests/") {
         let found = manifest(&state.content, repository, reference);
-        return found.spoil(Armed::take(&mut state.faults, Target::Manifest));
+        return found.spoil(Armed::take(&mut state.faults, Target::Manifest).as_ref());
     }
     if let Some((_, digest)) = rest.split_once("/blobs/") {
         let found = state
@@ -344,7 +344,7 @@ fn look_up(state: &mut State, path: &str, authorization: Option<&str>, host: &st
                 Found::new(StatusCode::OK, data.clone())
                     .with(header::CONTENT_TYPE, "application/octet-stream")
             });
-        return found.spoil(Armed::take(&mut state.faults, Target::Blob));
+        return found.spoil(Armed::take(&mut state.faults, Target::Blob).as_ref());
     }
     Found::missing()
 }

@@ -58,7 +58,7 @@ async fn a_stream_is_cut_at_its_limit_and_the_command_goes_on() -> Outcome {
     let reply = node.cri().exec(&id, &["sh", "-c", script], 30).await?;
     assert_eq!((reply.stdout.len(), reply.exit_code), (3_000_000, 0));
 
-    // A reply must fit the 16 MiB that clients accept, so this one loses its end.
+    // The whole reply must fit the 16 MiB that clients accept, so this one loses its end.
     let script = "head -c 30000000 /dev/zero; exit 4";
     let reply = node.cri().exec(&id, &["sh", "-c", script], 60).await?;
     assert!(reply.stdout.len() > 15_000_000, "{}", reply.stdout.len());
@@ -117,5 +117,16 @@ async fn many_commands_at_once_each_get_their_own_output() -> Outcome {
         let (output, text) = done?;
         assert_eq!(output?, format!("{text}\n"));
     }
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_nearly_16_mib_is_read() -> Outcome {
+    let node = node().await?;
+    let filter = k8s_cri::v1::PodSandboxFilter {
+        label_selector: [("big".to_owned(), "x".repeat((16 << 20) - 1000))].into(),
+        ..Default::default()
+    };
+    assert!(node.cri().list_pods(Some(filter)).await?.is_empty());
     node.finish().await
 }

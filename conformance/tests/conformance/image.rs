@@ -314,7 +314,7 @@ async fn archives_of_both_kinds_are_loaded_and_run() -> Outcome {
             Format::Docker => docker_archive(&content, &manifest, &tag),
         };
         let names = crate::admin::load(&node, archive).await?;
-        assert_eq!(names, [tag.clone()]);
+        assert_eq!(names.as_slice(), std::slice::from_ref(&tag));
         assert_eq!(
             node.cri().image(&tag).await?.expect("the image").repo_tags,
             [tag]

@@ -103,7 +103,7 @@ async fn logs_have_no_hole_over_many_kills() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_any_moment_of_a_pods_making_leaves_nothing_half_made() -> Outcome {
     let node = node().await?;
-    for moment in 0..12_u64 {
+    for moment in 0..20_u64 {
         let (cri, config) = (node.cri().clone(), spec::pod("half"));
         let making = tokio::spawn({
             let config = config.clone();
@@ -113,7 +113,7 @@ async fn a_kill_at_any_moment_of_a_pods_making_leaves_nothing_half_made() -> Out
                 cri.start(&container).await
             }
         });
-        tokio::time::sleep(Duration::from_millis(moment * 4)).await;
+        tokio::time::sleep(Duration::from_millis(moment * 5)).await;
         node.kill()?;
         making.await?.ok();
         node.restart().await?;
