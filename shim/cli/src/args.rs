@@ -42,7 +42,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "CARPEL_STATE_DIR", hide_env_values = true)]
     #[arg(default_value = "/var/lib/carpel-cli", value_name = "DIR")]
     pub(crate) state_dir: PathBuf,
-    /// How long to wait for an ordinary answer
+    /// How long to wait for an ordinary answer; 0 is for ever
     #[arg(long, global = true, default_value = "2m", value_name = "TIME")]
     #[arg(value_parser = time::parse_duration)]
     pub(crate) timeout: Duration,
@@ -142,7 +142,7 @@ pub(crate) struct Get {
     /// Labels, as app=web,tier!=db
     #[arg(short = 'l', long, value_name = "LABELS")]
     pub(crate) selector: Option<String>,
-    /// Containers that have ended, too
+    /// Also containers that have ended, and earlier sandboxes of a pod
     #[arg(long)]
     pub(crate) all: bool,
 }

@@ -72,7 +72,10 @@ impl Session {
     /// A request that may take `extra` on top of the ordinary time.
     pub(crate) fn request_within<T>(&self, message: T, extra: Duration) -> Request<T> {
         let mut request = Request::new(message);
-        request.set_timeout(self.timeout.saturating_add(extra));
+        // Zero is no limit.
+        if !self.timeout.is_zero() {
+            request.set_timeout(self.timeout.saturating_add(extra));
+        }
         request
     }
 }

@@ -61,6 +61,12 @@ pub(crate) fn namespace(pod: &cri::PodSandbox) -> &str {
         .map_or("", |metadata| &metadata.namespace)
 }
 
+/// What makes two sandboxes the same pod.
+pub(crate) fn key(pod: &cri::PodSandbox) -> (&str, &str, &str) {
+    let uid = pod.metadata.as_ref().map_or("", |metadata| &metadata.uid);
+    (namespace(pod), name(pod), uid)
+}
+
 /// Exact names come before ids; of several sandboxes of one pod the newest counts.
 pub(crate) fn find_pod<'a>(
     pods: &'a [cri::PodSandbox],

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use carpel_proto::cri;
+use tokio::task::JoinSet;
 
 use super::{create, stop};
 use crate::args::Delete;
@@ -15,10 +16,20 @@ use crate::{out, resolve};
 pub(super) async fn run(session: &Session, state: &Path, args: &Delete) -> Result<()> {
     let all = resolve::all_pods(session).await?;
     let mut errors = Vec::new();
+    let mut deletions = JoinSet::new();
     for pod in chosen(&all, args, &mut errors)? {
-        match delete(session, state, pod, args.grace).await {
-            Ok(()) => out::line(format!("pod/{} deleted", resolve::name(pod)))?,
-            Err(error) => errors.push(error),
+        let (session, state, pod, grace) =
+            (session.clone(), state.to_owned(), pod.clone(), args.grace);
+        deletions.spawn(async move {
+            let deleted = delete(&session, &state, &pod, grace).await;
+            deleted.map(|()| resolve::name(&pod).to_owned())
+        });
+    }
+    while let Some(deleted) = deletions.join_next().await {
+        match deleted {
+            Ok(Ok(name)) => out::line(format!("pod/{name} deleted"))?,
+            Ok(Err(error)) => errors.push(error),
+            Err(error) => errors.push(CliError::refused(error.to_string())),
         }
     }
     stop::first(errors)
@@ -62,12 +73,7 @@ fn chosen<'a>(
 }
 
 fn same_pod(one: &cri::PodSandbox, other: &cri::PodSandbox) -> bool {
-    let key = |pod: &cri::PodSandbox| {
-        pod.metadata
-            .as_ref()
-            .map(|m| (m.uid.clone(), m.name.clone(), m.namespace.clone()))
-    };
-    one.id == other.id || key(one).is_some_and(|one| Some(one) == key(other))
+    one.id == other.id || one.metadata.is_some() && resolve::key(one) == resolve::key(other)
 }
 
 fn of_files(files: &[PathBuf]) -> Result<Vec<String>> {

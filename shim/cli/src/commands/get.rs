@@ -1,5 +1,7 @@
 //! `carpel get`
 
+use std::collections::HashSet;
+
 use carpel_proto::cri;
 use serde::Serialize;
 
@@ -43,6 +45,11 @@ async fn pods(session: &Session, args: &Get, selector: &Selector) -> Result<()> 
             .filter(|pod| in_scope(pod, &args.scope))
             .collect();
         chosen.retain(|pod| selector.matches(&pod.labels));
+        if !args.all {
+            // The list is newest first.
+            let mut seen = HashSet::new();
+            chosen.retain(|pod| seen.insert(resolve::key(pod)));
+        }
         chosen.sort_by_key(|pod| (resolve::namespace(pod), resolve::name(pod)));
     }
     let mut shown = Vec::new();

@@ -382,4 +382,33 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn the_examples_are_pods() {
+        let pod1 = load(include_str!("../../../../examples/pod1.yaml")).unwrap();
+        assert_eq!(pod1[0].containers.len(), 2);
+        let port = &pod1[0].containers[0].ports[0];
+        assert_eq!(
+            (port.container, port.host.as_ref().map(|host| host.value)),
+            (80, Some(8080))
+        );
+        assert_eq!(
+            load(include_str!("../../../../examples/pod2.yaml"))
+                .unwrap()
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn texts_made_to_hurt_are_refused() {
+        assert!(!mistakes(&"[".repeat(100_000)).is_empty());
+        assert!(!mistakes(&"- ".repeat(100_000)).is_empty());
+        let mut bomb = String::from("a0: &a0 [x, x]\n");
+        for level in 1..40 {
+            let before = level - 1;
+            bomb += &format!("a{level}: &a{level} [*a{before}, *a{before}]\n");
+        }
+        assert!(!mistakes(&bomb).is_empty());
+    }
 }

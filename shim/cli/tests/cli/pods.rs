@@ -318,3 +318,27 @@ fn a_pod_of_somebody_else_is_deleted_without_touching_files() {
     harness.carpel(&["delete", "abcdef"]).succeed();
     assert!(Path::new(&victim).exists());
 }
+
+#[test]
+fn earlier_sandboxes_of_a_pod_are_listed_on_demand_and_go_with_it() {
+    let harness = harness();
+    let metadata = |attempt| cri::PodSandboxMetadata {
+        name: "web".to_owned(),
+        namespace: "default".to_owned(),
+        uid: "u".to_owned(),
+        attempt,
+    };
+    for (id, attempt) in [("aaa1", 0), ("aaa2", 1)] {
+        let config = cri::PodSandboxConfig {
+            metadata: Some(metadata(attempt)),
+            ..Default::default()
+        };
+        let pods = &mut harness.fake.state().pods;
+        pods.insert(id.to_owned(), (config, attempt == 1));
+    }
+    let rows = |args: &[&str]| harness.carpel(args).succeed().lines().count();
+    assert_eq!(rows(&["get", "pods", "-o", "name"]), 1);
+    assert_eq!(rows(&["get", "pods", "-o", "name", "--all"]), 2);
+    harness.carpel(&["delete", "web"]).succeed();
+    assert!(harness.fake.state().pods.is_empty());
+}
