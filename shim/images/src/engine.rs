@@ -96,15 +96,22 @@ pub enum Credentials {
 impl Credentials {
     /// From base64 of `user:password`, as in docker's `config.json` (CRI AuthConfig.auth).
     pub fn from_docker_auth(auth: &str) -> Result<Self, Error> {
-        let invalid = |why: &str| Error::Invalid { what: "auth".into(), why: why.into() };
+        let invalid = |why: &str| Error::Invalid {
+            what: "auth".into(),
+            why: why.into(),
+        };
         let bytes = base64::engine::general_purpose::STANDARD
             .decode(auth.trim())
             .map_err(|_| invalid("is not base64"))?;
         let text = String::from_utf8(bytes).map_err(|_| invalid("is not UTF-8 inside"))?;
-        let (username, password) =
-            text.split_once(':').ok_or_else(|| invalid("has no colon inside"))?;
+        let (username, password) = text
+            .split_once(':')
+            .ok_or_else(|| invalid("has no colon inside"))?;
         let password = password.trim_end_matches('\0').to_owned();
-        Ok(Self::Basic { username: username.to_owned(), password })
+        Ok(Self::Basic {
+            username: username.to_owned(),
+            password,
+        })
     }
 }
 

@@ -24,29 +24,47 @@ const ROUNDS: u64 = 16;
 
 /// Files that are all there or not at all.
 fn image(n: usize) -> TestImage {
-    let base = LayerBuilder::new().dir("base", 0o755).file("base/file", b"base").finish();
+    let base = LayerBuilder::new()
+        .dir("base", 0o755)
+        .file("base/file", b"base")
+        .finish();
     let mut own = LayerBuilder::new();
     for file in 0..40 {
         own = own.file(&format!("own/{file}"), format!("{n}").as_bytes());
     }
     let empty = LayerBuilder::new().finish();
     let layers = vec![base, empty, own.finish()];
-    TestImage::new(&json!({ "Cmd": [n.to_string()] }), layers, Compression::Gzip)
+    TestImage::new(
+        &json!({ "Cmd": [n.to_string()] }),
+        layers,
+        Compression::Gzip,
+    )
 }
 
 /// Not a test by itself: what the killed process does, without end.
 #[tokio::test(flavor = "multi_thread")]
 async fn victim() {
-    let (Ok(dir), Ok(host)) = (std::env::var(VICTIM), std::env::var(REGISTRY)) else { return };
+    let (Ok(dir), Ok(host)) = (std::env::var(VICTIM), std::env::var(REGISTRY)) else {
+        return;
+    };
     let store = Store::open(config(Path::new(&dir))).await.unwrap();
     for n in (0..IMAGES).cycle() {
         // One tag for all, and one for each.
-        let names = [format!("{host}/r/all:{}", n % 2), format!("{host}/r/i{n}:1")];
+        let names = [
+            format!("{host}/r/all:{}", n % 2),
+            format!("{host}/r/i{n}:1"),
+        ];
         let (one, two) = tokio::join!(pull(&store, &names[0]), pull(&store, &names[1]));
         let (id, key) = (one.and(two).unwrap(), format!("k{n}"));
         drop(store.prepare(&id, &key).await.unwrap());
-        store.release(&format!("k{}", (n + 3) % IMAGES)).await.unwrap();
-        store.remove(&format!("{host}/r/i{}:1", (n + 4) % IMAGES)).await.unwrap();
+        store
+            .release(&format!("k{}", (n + 3) % IMAGES))
+            .await
+            .unwrap();
+        store
+            .remove(&format!("{host}/r/i{}:1", (n + 4) % IMAGES))
+            .await
+            .unwrap();
     }
 }
 
@@ -58,7 +76,10 @@ async fn check(dir: PathBuf) {
     }
     for image in store.list().await.unwrap() {
         let rootfs = store.prepare(&image.id, "check").await.unwrap();
-        assert_eq!(std::fs::read(inside(&rootfs, "base/file")).unwrap(), b"base");
+        assert_eq!(
+            std::fs::read(inside(&rootfs, "base/file")).unwrap(),
+            b"base"
+        );
         for file in 0..40 {
             let text = std::fs::read_to_string(inside(&rootfs, &format!("own/{file}"))).unwrap();
             assert_eq!(text, image.config.cmd[0]);
@@ -103,7 +124,10 @@ async fn killed_at_any_time_the_store_is_whole() {
         check(dir.path().to_owned()).await;
     }
     drop(open_when_free(dir.path()).await);
-    let no_grace = StoreConfig { orphan_grace: Duration::ZERO, ..config(dir.path()) };
+    let no_grace = StoreConfig {
+        orphan_grace: Duration::ZERO,
+        ..config(dir.path())
+    };
     let store = Store::open(no_grace).await.unwrap();
     let images = store.list().await.unwrap();
     assert!(!images.is_empty(), "nothing was pulled in all rounds");
@@ -112,7 +136,9 @@ async fn killed_at_any_time_the_store_is_whole() {
     }
     drop(store);
     for part in ["layers", "images", "rootfs"] {
-        let left = std::fs::read_dir(dir.path().join("store").join(part)).unwrap().count();
+        let left = std::fs::read_dir(dir.path().join("store").join(part))
+            .unwrap()
+            .count();
         assert_eq!(left, 0, "{part}");
     }
 }

@@ -31,7 +31,11 @@ impl World for Fake {
             let (registry, reference, why) = ("r".into(), name.clone(), "said so".into());
             match trouble {
                 Trouble::Missing => Error::NotFound(reference),
-                Trouble::Denied => Error::Denied { registry, reference, why },
+                Trouble::Denied => Error::Denied {
+                    registry,
+                    reference,
+                    why,
+                },
                 Trouble::Unavailable => Error::Unavailable { registry, why },
                 Trouble::Corrupt => Error::Corrupt { reference, why },
             }

@@ -8,15 +8,15 @@ mod registry;
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
 use carpel_images::engine::{Error, ImageEngine, Rootfs};
 use carpel_images::testing::{Compression, LayerBuilder, TestImage};
-use carpel_sys::mount;
 use carpel_images::{Limits, Store, StoreConfig};
+use carpel_sys::mount;
 use serde_json::json;
 use support::{StoreWorld, config, inside};
 use tar::EntryType;
@@ -35,7 +35,9 @@ async fn load(world: &StoreWorld, layers: Vec<Vec<u8>>) -> Result<Rootfs, Error>
 async fn refused(layer: LayerBuilder) -> String {
     let world = StoreWorld::new().await;
     let error = load(&world, vec![layer.finish()]).await.unwrap_err();
-    let Error::Corrupt { why, .. } = error else { panic!("{error:?}") };
+    let Error::Corrupt { why, .. } = error else {
+        panic!("{error:?}")
+    };
     assert!(world.store.list().await.unwrap().is_empty());
     assert_eq!(world.count("layers"), 0);
     world.until("tmp is empty", |w| w.count("tmp") == 0).await;
@@ -54,8 +56,13 @@ async fn names_that_climb_are_refused() {
 async fn absolute_names_are_below_the_root() {
     let world = StoreWorld::new().await;
     let name = "/carpel-test-absolute/file";
-    let rootfs = load(&world, vec![LayerBuilder::new().file(name, b"x").finish()]).await.unwrap();
-    assert_eq!(fs::read(inside(&rootfs, "carpel-test-absolute/file")).unwrap(), b"x");
+    let rootfs = load(&world, vec![LayerBuilder::new().file(name, b"x").finish()])
+        .await
+        .unwrap();
+    assert_eq!(
+        fs::read(inside(&rootfs, "carpel-test-absolute/file")).unwrap(),
+        b"x"
+    );
     assert!(!Path::new(name).exists());
 }
 
@@ -77,17 +84,28 @@ async fn links_never_lead_out() {
             .entry(EntryType::Directory, "out/sub", "", 0o777, b"")
             .hardlink("linked", "out/victim");
         let rootfs = load(&world, vec![layer.finish()]).await.unwrap();
-        let landed = inside(&rootfs, &format!("{}/victim", target.trim_start_matches('/')));
+        let landed = inside(
+            &rootfs,
+            &format!("{}/victim", target.trim_start_matches('/')),
+        );
         assert_eq!(fs::read(landed).unwrap(), b"hit");
         assert_eq!(fs::read(inside(&rootfs, "linked")).unwrap(), b"hit");
         drop(rootfs);
         world.store.release("c").await.unwrap();
         assert_eq!(fs::read(&victim).unwrap(), b"safe");
-        assert_eq!(victim.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(
+            victim.metadata().unwrap().permissions().mode() & 0o7777,
+            0o600
+        );
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
     }
     // Without it there is nothing to follow to.
-    let why = refused(LayerBuilder::new().symlink("out", target).file("out/new", b"")).await;
+    let why = refused(
+        LayerBuilder::new()
+            .symlink("out", target)
+            .file("out/new", b""),
+    )
+    .await;
     assert!(why.contains("out"), "{why}");
     assert!(!outside.path().join("new").exists());
 }
@@ -108,26 +126,49 @@ async fn a_link_in_the_place_of_an_entry_is_replaced_not_followed() {
         .entry(EntryType::Fifo, "pipe", "", 0o666, b"");
     let rootfs = load(&world, vec![layer.finish()]).await.unwrap();
     assert_eq!(fs::read(inside(&rootfs, "file")).unwrap(), b"new");
-    assert!(fs::symlink_metadata(inside(&rootfs, "dir")).unwrap().is_dir());
-    assert!(fs::symlink_metadata(inside(&rootfs, "pipe")).unwrap().file_type().is_fifo());
+    assert!(
+        fs::symlink_metadata(inside(&rootfs, "dir"))
+            .unwrap()
+            .is_dir()
+    );
+    assert!(
+        fs::symlink_metadata(inside(&rootfs, "pipe"))
+            .unwrap()
+            .file_type()
+            .is_fifo()
+    );
     assert_eq!(fs::read(&victim).unwrap(), b"safe");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hard_links_stay_in_the_layer() {
-    for target in ["/etc/passwd", "../../etc/passwd", "nothing", "dir", "/", "gone"] {
+    for target in [
+        "/etc/passwd",
+        "../../etc/passwd",
+        "nothing",
+        "dir",
+        "/",
+        "gone",
+    ] {
         let layer = LayerBuilder::new().dir("dir", 0o755).file(".wh.gone", b"");
         let why = refused(layer.hardlink("stolen", target)).await;
         assert!(why.contains("stolen"), "{why}");
     }
     // Through a link to the host's directory as well.
-    let layer = LayerBuilder::new().symlink("etc", "/etc").hardlink("stolen", "etc/passwd");
+    let layer = LayerBuilder::new()
+        .symlink("etc", "/etc")
+        .hardlink("stolen", "etc/passwd");
     assert!(refused(layer).await.contains("stolen"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_and_strange_kinds_are_refused() {
-    for kind in [EntryType::Char, EntryType::Block, EntryType::GNUSparse, EntryType::new(b'V')] {
+    for kind in [
+        EntryType::Char,
+        EntryType::Block,
+        EntryType::GNUSparse,
+        EntryType::new(b'V'),
+    ] {
         let why = refused(LayerBuilder::new().entry(kind, "dev/sda", "", 0o666, b"")).await;
         assert!(why.contains("dev/sda"), "{why}");
     }
@@ -140,18 +181,30 @@ async fn malformed_entries_are_refused_by_name() {
     let target = "t".repeat(4096);
     let cases = [
         LayerBuilder::new().file("a", b"").file("a/b", b""),
-        LayerBuilder::new().symlink("loop", "loop").file("loop/a", b""),
+        LayerBuilder::new()
+            .symlink("loop", "loop")
+            .file("loop/a", b""),
         LayerBuilder::new().file(&long, b""),
         LayerBuilder::new().dir(&deep, 0o755),
         LayerBuilder::new().symlink("s", &target),
         LayerBuilder::new().file(".wh.", b""),
         LayerBuilder::new().file("a/.wh...", b""),
         LayerBuilder::new().file("./", b""),
-        LayerBuilder::new().pax(&[("path", b"nul\0name")]).file("x", b""),
-        LayerBuilder::new().pax(&[("SCHILY.xattr.user.overlay.redirect", b"/etc")]).file("x", b""),
-        LayerBuilder::new().pax(&[("uid", b"4294967296")]).file("x", b""),
-        LayerBuilder::new().pax(&[("uid", b"4294967295")]).file("x", b""),
-        LayerBuilder::new().pax(&[("GNU.sparse.major", b"1")]).file("x", b""),
+        LayerBuilder::new()
+            .pax(&[("path", b"nul\0name")])
+            .file("x", b""),
+        LayerBuilder::new()
+            .pax(&[("SCHILY.xattr.user.overlay.redirect", b"/etc")])
+            .file("x", b""),
+        LayerBuilder::new()
+            .pax(&[("uid", b"4294967296")])
+            .file("x", b""),
+        LayerBuilder::new()
+            .pax(&[("uid", b"4294967295")])
+            .file("x", b""),
+        LayerBuilder::new()
+            .pax(&[("GNU.sparse.major", b"1")])
+            .file("x", b""),
     ];
     for (n, case) in cases.into_iter().enumerate() {
         let why = refused(case).await;
@@ -170,12 +223,32 @@ async fn broken_blobs_are_refused() {
     let middle = flipped.len() / 2;
     flipped[middle] ^= 0xff;
     let cases = [
-        ("truncated", diff_id.clone(), blob[..blob.len() / 2].to_vec()),
+        (
+            "truncated",
+            diff_id.clone(),
+            blob[..blob.len() / 2].to_vec(),
+        ),
         ("flipped", diff_id.clone(), flipped),
-        ("no archive", diff_id.clone(), b"no archive at all".repeat(100)),
-        ("other content", format!("sha256:{}", "0".repeat(64)), blob.clone()),
-        ("cut archive", registry::sha256(&layer[..1000]), layer[..1000].to_vec()),
-        ("trailing garbage", diff_id, [&blob[..], b"garbage"].concat()),
+        (
+            "no archive",
+            diff_id.clone(),
+            b"no archive at all".repeat(100),
+        ),
+        (
+            "other content",
+            format!("sha256:{}", "0".repeat(64)),
+            blob.clone(),
+        ),
+        (
+            "cut archive",
+            registry::sha256(&layer[..1000]),
+            layer[..1000].to_vec(),
+        ),
+        (
+            "trailing garbage",
+            diff_id,
+            [&blob[..], b"garbage"].concat(),
+        ),
     ];
     for (what, diff_id, blob) in cases {
         let image = TestImage::raw(&json!({}), &[diff_id], vec![blob], registry::OCI_LAYER);
@@ -196,20 +269,39 @@ async fn broken_blobs_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bombs_and_crowds_are_stopped_early() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits { bytes: 8 << 20, entries: 200, ratio: 50, ratio_from: 1 << 20 };
-    let store = Store::open(StoreConfig { limits, ..config(dir.path()) }).await.unwrap();
-    let ratio = LayerBuilder::new().file("zeros", &vec![0; 4 << 20]).finish();
-    let noise: Vec<u8> = (0..3_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let limits = Limits {
+        bytes: 8 << 20,
+        entries: 200,
+        ratio: 50,
+        ratio_from: 1 << 20,
+    };
+    let store = Store::open(StoreConfig {
+        limits,
+        ..config(dir.path())
+    })
+    .await
+    .unwrap();
+    let ratio = LayerBuilder::new()
+        .file("zeros", &vec![0; 4 << 20])
+        .finish();
+    let noise: Vec<u8> = (0..3_000_000u32)
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
     let size = LayerBuilder::new().file("noise", &noise).finish();
     let mut crowd = LayerBuilder::new();
     for n in 0..201 {
         crowd = crowd.file(&n.to_string(), b"");
     }
-    for (what, layer, corrupt) in
-        [("ratio", ratio, true), ("size", size, false), ("entries", crowd.finish(), false)]
-    {
+    for (what, layer, corrupt) in [
+        ("ratio", ratio, true),
+        ("size", size, false),
+        ("entries", crowd.finish(), false),
+    ] {
         let archive = image_of(vec![layer]).oci_archive(&[]);
-        let error = store.load(std::io::Cursor::new(archive), None).await.unwrap_err();
+        let error = store
+            .load(std::io::Cursor::new(archive), None)
+            .await
+            .unwrap_err();
         let right = match corrupt {
             true => matches!(error, Error::Corrupt { .. }),
             false => matches!(error, Error::Exhausted(_)),
@@ -224,8 +316,13 @@ async fn a_full_disk_is_exhaustion_and_leaves_no_half_image() {
     let tmpfs = mount::tmpfs(Some(2 << 20), 0o755, mount::Flags::NONE).unwrap();
     let dir = format!("/proc/self/fd/{}/store", tmpfs.as_raw_fd());
     let store = Store::open(StoreConfig::new(dir)).await.unwrap();
-    let big = image_of(vec![LayerBuilder::new().file("big", &vec![0; 4 << 20]).finish()]);
-    let error = store.load(std::io::Cursor::new(big.oci_archive(&[])), None).await.unwrap_err();
+    let big = image_of(vec![
+        LayerBuilder::new().file("big", &vec![0; 4 << 20]).finish(),
+    ]);
+    let error = store
+        .load(std::io::Cursor::new(big.oci_archive(&[])), None)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Exhausted(_)), "{error:?}");
     assert!(store.list().await.unwrap().is_empty());
     let small = TestImage::small("fits").oci_archive(&[]);
@@ -260,17 +357,29 @@ async fn later_entries_win() {
         .hardlink("self", "self");
     let rootfs = load(&world, vec![layer.finish()]).await.unwrap();
     let read = |name: &str| fs::read(inside(&rootfs, name)).unwrap();
-    assert_eq!((read("a"), read("d")), (b"second".to_vec(), b"now a file".to_vec()));
-    assert_eq!((read("f/y"), read("kept/z")), (b"y".to_vec(), b"z".to_vec()));
+    assert_eq!(
+        (read("a"), read("d")),
+        (b"second".to_vec(), b"now a file".to_vec())
+    );
+    assert_eq!(
+        (read("f/y"), read("kept/z")),
+        (b"y".to_vec(), b"z".to_vec())
+    );
     assert_eq!(read("self"), b"self");
-    let mode = inside(&rootfs, "kept").metadata().unwrap().permissions().mode();
+    let mode = inside(&rootfs, "kept")
+        .metadata()
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o7777, 0o750);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn attributes_come_through_and_only_those_allowed() {
     let world = StoreWorld::new().await;
-    let capability: &[u8] = &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let capability: &[u8] = &[
+        1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
     let layer = LayerBuilder::new()
         .entry(EntryType::Regular, "su", "", 0o4755, b"#!")
         .pax(&[
@@ -287,10 +396,19 @@ async fn attributes_come_through_and_only_those_allowed() {
         .hardlink("su2", "su");
     let rootfs = load(&world, vec![layer.finish()]).await.unwrap();
     let su = inside(&rootfs, "su").metadata().unwrap();
-    assert_eq!((su.mode() & 0o7777, su.uid(), su.gid(), su.mtime()), (0o4755, 7, 8, 1));
+    assert_eq!(
+        (su.mode() & 0o7777, su.uid(), su.gid(), su.mtime()),
+        (0o4755, 7, 8, 1)
+    );
     assert_eq!(su.ino(), inside(&rootfs, "su2").metadata().unwrap().ino());
     let ping = inside(&rootfs, "ping");
-    assert_eq!((ping.metadata().unwrap().mtime(), ping.metadata().unwrap().mtime_nsec()), (12, 500_000_000));
+    assert_eq!(
+        (
+            ping.metadata().unwrap().mtime(),
+            ping.metadata().unwrap().mtime_nsec()
+        ),
+        (12, 500_000_000)
+    );
     let get = |name: &str| {
         let mut value = vec![0; 64];
         let length = rustix::fs::getxattr(&ping, name, &mut value).ok()?;
@@ -299,7 +417,10 @@ async fn attributes_come_through_and_only_those_allowed() {
     };
     assert_eq!(get("security.capability").as_deref(), Some(capability));
     assert_eq!(get("user.note").as_deref(), Some(&b"line\nline"[..]));
-    assert_eq!((get("trusted.overlay.redirect"), get("security.selinux")), (None, None));
+    assert_eq!(
+        (get("trusted.overlay.redirect"), get("security.selinux")),
+        (None, None)
+    );
     let dir = inside(&rootfs, "dir").metadata().unwrap();
     assert_eq!((dir.mode() & 0o7777, dir.mtime()), (0o2775, 1));
     let link = fs::symlink_metadata(inside(&rootfs, "link")).unwrap();
@@ -330,24 +451,39 @@ async fn holes_hide_what_is_below_and_nothing_else() {
         .file("both", b"top")
         .file(".wh.both", b"")
         .file(".wh..wh.plnk", b"");
-    let rootfs = load(&world, vec![base.finish(), top.finish()]).await.unwrap();
+    let rootfs = load(&world, vec![base.finish(), top.finish()])
+        .await
+        .unwrap();
     let names = |dir: &str| {
         let entries = fs::read_dir(inside(&rootfs, dir)).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = entries
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     };
-    assert_eq!(names("."), ["again", "both", "dir", "later", "opaque", "stays"]);
-    assert_eq!((names("dir"), names("opaque")), (vec!["b".to_owned()], vec!["new".to_owned()]));
-    assert_eq!((names("again"), names("later")), (vec!["new".to_owned()], vec!["new".to_owned()]));
+    assert_eq!(
+        names("."),
+        ["again", "both", "dir", "later", "opaque", "stays"]
+    );
+    assert_eq!(
+        (names("dir"), names("opaque")),
+        (vec!["b".to_owned()], vec!["new".to_owned()])
+    );
+    assert_eq!(
+        (names("again"), names("later")),
+        (vec!["new".to_owned()], vec!["new".to_owned()])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_opaque_root_hides_all_below() {
     let world = StoreWorld::new().await;
     let base = LayerBuilder::new().file("old", b"").finish();
-    let middle = LayerBuilder::new().file(".wh..wh..opq", b"").file("middle", b"").finish();
+    let middle = LayerBuilder::new()
+        .file(".wh..wh..opq", b"")
+        .file("middle", b"")
+        .finish();
     let top = LayerBuilder::new().file("top", b"").finish();
     let rootfs = load(&world, vec![base, middle, top]).await.unwrap();
     assert!(!inside(&rootfs, "old").exists());

@@ -51,7 +51,10 @@ async fn a_leader_that_fails_does_not_fail_those_behind_it() {
     let (base, _) = image.blobs().nth(1).unwrap();
     let slow = Fault::Drip(Duration::from_millis(20));
     world.registries[0].fault(&base.to_string(), slow, 1);
-    world.registries[0].always(&base.to_string(), Fault::Content(b"something else".to_vec()));
+    world.registries[0].always(
+        &base.to_string(),
+        Fault::Content(b"something else".to_vec()),
+    );
     let leader = tokio::spawn({
         let (store, bad) = (world.store.clone(), bad.clone());
         async move { pull(&store, &bad).await }
@@ -120,7 +123,15 @@ async fn records_that_make_no_sense_are_set_aside() {
         world.put(name, &TestImage::small(&format!("f{n}")));
         ids.push(world.pull(name).await.unwrap().0.replace("sha256:", ""));
     }
-    drop(world.store.prepare(&carpel_images::engine::ImageId(format!("sha256:{}", ids[3])), "c").await);
+    drop(
+        world
+            .store
+            .prepare(
+                &carpel_images::engine::ImageId(format!("sha256:{}", ids[3])),
+                "c",
+            )
+            .await,
+    );
     let record = |n: usize| world.root().join(format!("images/{}.json", ids[n]));
     let whole = std::fs::read(record(0)).unwrap();
     std::fs::write(record(0), &whole[..whole.len() / 2]).unwrap();
@@ -134,7 +145,13 @@ async fn records_that_make_no_sense_are_set_aside() {
     assert_eq!(list[0].repo_tags, [names[3].clone()]);
     assert!(world.store.prepared().await.unwrap().is_empty());
     let aside = std::fs::read_dir(world.root().join("images")).unwrap();
-    let bad = aside.filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|e| e == "bad"));
+    let bad = aside.filter(|e| {
+        e.as_ref()
+            .unwrap()
+            .path()
+            .extension()
+            .is_some_and(|e| e == "bad")
+    });
     assert_eq!(bad.count(), 3);
     for name in &names {
         world.pull(name).await.unwrap();
@@ -174,8 +191,20 @@ async fn two_processes_cannot_share_a_store() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_root_gets_in() {
     let world = StoreWorld::new().await;
-    let mode = |part: &str| world.root().join(part).metadata().unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(""), mode("blobs/sha256"), mode("images")), (0o700, 0o700, 0o700));
+    let mode = |part: &str| {
+        world
+            .root()
+            .join(part)
+            .metadata()
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    assert_eq!(
+        (mode(""), mode("blobs/sha256"), mode("images")),
+        (0o700, 0o700, 0o700)
+    );
     assert_eq!((mode("layers"), mode("rootfs")), (0o711, 0o711));
 }
 
@@ -190,10 +219,16 @@ async fn many_layers_and_none_make_a_root_filesystem() {
         world.put(&name, &image);
         let id = world.pull(&name).await.unwrap();
         let rootfs = world.store.prepare(&id, "c").await.unwrap();
-        assert_eq!(std::fs::read_dir(inside(&rootfs, "")).unwrap().count(), files);
+        assert_eq!(
+            std::fs::read_dir(inside(&rootfs, "")).unwrap().count(),
+            files
+        );
         std::fs::write(inside(&rootfs, "new"), "x").unwrap();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!mounts.contains(world.dir.path().to_str().unwrap()), "{mounts}");
+        assert!(
+            !mounts.contains(world.dir.path().to_str().unwrap()),
+            "{mounts}"
+        );
         drop(rootfs);
         world.store.release("c").await.unwrap();
     }
@@ -202,8 +237,15 @@ async fn many_layers_and_none_make_a_root_filesystem() {
 #[tokio::test(flavor = "multi_thread")]
 async fn directories_without_an_entry_look_like_those_below() {
     let world = StoreWorld::new().await;
-    let base = LayerBuilder::new().dir("./", 0o750).dir("tmp", 0o1777).dir("opt", 0o700).finish();
-    let top = LayerBuilder::new().file("tmp/a", b"").file("opt/b/c", b"").finish();
+    let base = LayerBuilder::new()
+        .dir("./", 0o750)
+        .dir("tmp", 0o1777)
+        .dir("opt", 0o700)
+        .finish();
+    let top = LayerBuilder::new()
+        .file("tmp/a", b"")
+        .file("opt/b/c", b"")
+        .finish();
     let image = TestImage::new(&json!({}), vec![base, top], Compression::Gzip);
     let name = world.at("r/implied:1");
     world.put(&name, &image);
@@ -213,7 +255,10 @@ async fn directories_without_an_entry_look_like_those_below() {
         let found = inside(&rootfs, name).metadata().unwrap();
         (found.permissions().mode() & 0o7777, found.uid())
     };
-    assert_eq!((look("."), look("tmp"), look("opt")), ((0o750, 7), (0o1777, 7), (0o700, 7)));
+    assert_eq!(
+        (look("."), look("tmp"), look("opt")),
+        ((0o750, 7), (0o1777, 7), (0o700, 7))
+    );
     assert_eq!(look("opt/b"), (0o755, 0));
 }
 
@@ -228,14 +273,21 @@ async fn written_bytes_are_measured() {
     let usage = world.store.writable_usage("c").await.unwrap();
     assert!(usage.bytes >= 1 << 20 && usage.inodes == 2, "{usage:?}");
     std::fs::write(inside(&rootfs, "more"), "x").unwrap();
-    assert_eq!(world.store.writable_usage("c").await.unwrap(), usage, "remembered for a while");
+    assert_eq!(
+        world.store.writable_usage("c").await.unwrap(),
+        usage,
+        "remembered for a while"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn content_of_failed_pulls_goes_when_its_time_is_over() {
     let dir = tempfile::tempdir().unwrap();
     let world = StoreWorld::new().await;
-    let config = StoreConfig { orphan_grace: Duration::ZERO, ..config(dir.path()) };
+    let config = StoreConfig {
+        orphan_grace: Duration::ZERO,
+        ..config(dir.path())
+    };
     let store = Store::open(config).await.unwrap();
     let (image, bad) = (TestImage::small("bad"), world.at("r/bad:1"));
     world.put(&bad, &image);
@@ -244,7 +296,10 @@ async fn content_of_failed_pulls_goes_when_its_time_is_over() {
     let error = pull(&store, &bad).await.unwrap_err();
     assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
     let good = world.at("r/good:1");
-    world.put(&good, &TestImage::new(&json!({}), Vec::new(), Compression::Plain));
+    world.put(
+        &good,
+        &TestImage::new(&json!({}), Vec::new(), Compression::Plain),
+    );
     pull(&store, &good).await.unwrap();
     let layers = std::fs::read_dir(dir.path().join("store/layers")).unwrap();
     assert_eq!(layers.count(), 0);
@@ -266,7 +321,11 @@ async fn a_rotten_blob_is_fetched_again() {
     world.put(&names[1], &two);
     world.pull(&names[0]).await.unwrap();
     for (digest, _) in one.blobs().skip(1) {
-        std::fs::write(world.root().join(format!("blobs/sha256/{}", digest.hex())), "rot").unwrap();
+        std::fs::write(
+            world.root().join(format!("blobs/sha256/{}", digest.hex())),
+            "rot",
+        )
+        .unwrap();
     }
     let id = world.pull(&names[1]).await.unwrap();
     let rootfs = world.store.prepare(&id, "c").await.unwrap();
@@ -281,14 +340,30 @@ async fn a_rotten_blob_is_fetched_again() {
 async fn pinned_images_say_so() {
     let dir = tempfile::tempdir().unwrap();
     let pinned = vec!["busybox".to_owned()];
-    let store = Store::open(StoreConfig { pinned, ..config(dir.path()) }).await.unwrap();
+    let store = Store::open(StoreConfig {
+        pinned,
+        ..config(dir.path())
+    })
+    .await
+    .unwrap();
     for (name, is) in [("busybox:latest", true), ("other:latest", false)] {
         let archive = TestImage::small(&name[..5]).oci_archive(&[name]);
-        store.load(std::io::Cursor::new(archive), None).await.unwrap();
-        assert_eq!(store.status(name).await.unwrap().unwrap().pinned, is, "{name}");
+        store
+            .load(std::io::Cursor::new(archive), None)
+            .await
+            .unwrap();
+        assert_eq!(
+            store.status(name).await.unwrap().unwrap().pinned,
+            is,
+            "{name}"
+        );
     }
     let bad = vec!["BAD NAME".to_owned()];
     let dir = tempfile::tempdir().unwrap();
-    let refused = Store::open(StoreConfig { pinned: bad, ..config(dir.path()) }).await;
+    let refused = Store::open(StoreConfig {
+        pinned: bad,
+        ..config(dir.path())
+    })
+    .await;
     assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
 }

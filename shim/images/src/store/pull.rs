@@ -237,7 +237,9 @@ impl NewImage {
         };
         let parsed = parse(&config_bytes).map_err(corrupt)?;
         if id.algorithm() != Algorithm::Sha256 {
-            return Err(corrupt(format!("configuration {id} is not named by a sha256 digest")));
+            return Err(corrupt(format!(
+                "configuration {id} is not named by a sha256 digest"
+            )));
         }
         if parsed.diff_ids.len() != layers.len() {
             let (named, listed) = (parsed.diff_ids.len(), layers.len());

@@ -1,5 +1,9 @@
 //! A store in a directory of its own, and registries for it.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses its own part"
+)]
 
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -30,7 +34,11 @@ impl StoreWorld {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(config(dir.path())).await.unwrap();
         let registries = [FakeRegistry::start().await, FakeRegistry::start().await];
-        Self { store, registries, dir }
+        Self {
+            store,
+            registries,
+            dir,
+        }
     }
 
     pub fn root(&self) -> PathBuf {
@@ -39,7 +47,11 @@ impl StoreWorld {
 
     pub fn registry(&self, reference: &str) -> (&FakeRegistry, Reference) {
         let reference = Reference::parse(reference).unwrap();
-        let registry = self.registries.iter().find(|r| r.host() == reference.registry).unwrap();
+        let registry = self
+            .registries
+            .iter()
+            .find(|r| r.host() == reference.registry)
+            .unwrap();
         (registry, reference)
     }
 
@@ -66,10 +78,18 @@ impl StoreWorld {
 
     /// Closes the store and opens it again, as another process would.
     pub async fn reopen(self) -> Self {
-        let Self { store, registries, dir } = self;
+        let Self {
+            store,
+            registries,
+            dir,
+        } = self;
         drop(store);
         let store = open_when_free(dir.path()).await;
-        Self { store, registries, dir }
+        Self {
+            store,
+            registries,
+            dir,
+        }
     }
 
     /// Number of files and directories right below a part of the store.
@@ -118,7 +138,10 @@ pub fn config(dir: &Path) -> StoreConfig {
         },
         ..RegistryConfig::default()
     };
-    StoreConfig { registries, ..StoreConfig::new(dir.join("store")) }
+    StoreConfig {
+        registries,
+        ..StoreConfig::new(dir.join("store"))
+    }
 }
 
 pub async fn pull(store: &Store, reference: &str) -> Result<ImageId, Error> {
