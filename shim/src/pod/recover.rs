@@ -114,7 +114,7 @@ impl Runtime {
     ) -> Result<(), Error> {
         let mut unfinished = Vec::new();
         for (id, record) in loaded.containers {
-            let container = Arc::new(container_of(&pod.id, id, record, decode));
+            let container = Arc::new(container_of(pod, id, record, decode));
             if container.phase() == ContainerPhase::Creating {
                 unfinished.push(Arc::clone(&container));
             } else {
@@ -299,7 +299,7 @@ impl Runtime {
 }
 
 fn container_of(
-    pod_id: &str,
+    pod: &Pod,
     id: String,
     record: Result<ContainerRecord, String>,
     decode: Decode,
@@ -314,8 +314,9 @@ fn container_of(
             tracing::error!(container = %id, %why, "container record is quarantined");
             let name = format!("quarantined-{}", short(&id));
             let mut record = ContainerRecord {
+                cgroup: format!("{}/{id}", pod.cgroup()),
                 id,
-                pod_id: pod_id.to_owned(),
+                pod_id: pod.id.clone(),
                 exit_code: UNKNOWN,
                 reason: "Unknown".into(),
                 message: why,

@@ -75,10 +75,15 @@ impl StateStore {
         let mut all = Vec::new();
         for id in names(&self.pods)? {
             let dir = self.pod_dir(&id);
+            if is_leftover(&dir)? {
+                continue;
+            }
             let mut containers = Vec::new();
             for container in names(&dir.join("containers"))? {
-                let record = read_record(&self.container_dir(&id, &container));
-                containers.push((container, record));
+                let dir = self.container_dir(&id, &container);
+                if !is_leftover(&dir)? {
+                    containers.push((container, read_record(&dir)));
+                }
             }
             all.push(Loaded {
                 pod: read_record(&dir),
@@ -128,6 +133,20 @@ fn remove_tree(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Whether a directory has no record, and then removes it: its record is the first
+/// thing that is made and, should a removal break off, may be the first that goes.
+fn is_leftover(dir: &Path) -> Result<bool, Error> {
+    let record = dir.join("record");
+    match fs::symlink_metadata(&record) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            tracing::info!(dir = %dir.display(), "removing a directory without a record");
+            remove_tree(dir)?;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
 fn names(dir: &Path) -> Result<Vec<String>, Error> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -166,6 +185,25 @@ mod tests {
         assert_eq!(loaded[0].containers, vec![("c".to_owned(), Ok(container))]);
         store.remove_pod("p").unwrap();
         assert!(store.load().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_has_no_record_yet_or_any_more_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = StateStore::open(dir.path()).unwrap();
+        store
+            .save_pod(&PodRecord {
+                id: "p".into(),
+                ..PodRecord::default()
+            })
+            .unwrap();
+        for half in ["pods/q/containers", "pods/p/containers/c"] {
+            std::fs::create_dir_all(dir.path().join(half)).unwrap();
+        }
+        let loaded = store.load().unwrap();
+        assert_eq!((loaded.len(), loaded[0].containers.len()), (1, 0));
+        assert!(!dir.path().join("pods/q").exists());
+        assert!(!dir.path().join("pods/p/containers/c").exists());
     }
 
     #[test]
