@@ -35,6 +35,8 @@ const ARROWS: [(&str, &[&str]); 13] = [
             "carpel-network",
             "carpel-spec",
             "carpel-cgroup",
+            // For the descriptors it hands to holders: memory files, mounts, openat2.
+            "carpel-sys",
             "carpel-proto",
         ],
     ),
