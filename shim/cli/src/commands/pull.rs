@@ -134,12 +134,17 @@ impl Bars {
         let bar = self.layers.entry(layer.digest.clone()).or_insert_with(|| {
             let bar = self
                 .screen
-                .add(ProgressBar::new(layer.total).with_style(style()));
+                .add(ProgressBar::no_length().with_style(style()));
             bar.set_prefix(short(&layer.digest).to_owned());
             bar
         });
-        bar.set_length(layer.total.max(layer.current));
-        bar.set_position(layer.current);
+        // Reports without bytes say what happens, not that nothing is there.
+        if layer.total > 0 {
+            bar.set_length(layer.total.max(layer.current));
+        }
+        if layer.current > 0 {
+            bar.set_position(layer.current);
+        }
         let message = match layer.phase() {
             Phase::Waiting => "waiting",
             Phase::Fetching => "fetching",
