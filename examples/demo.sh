@@ -3,7 +3,8 @@
 # sides, kills the daemon under them, removes everything, and checks that nothing is left.
 #
 # Needs root, and CARPEL_BIN_DIR: where carpeld, carpel, carpel-holder and carpel-demo-web are.
-set -euo pipefail
+set -eEuo pipefail
+trap 'echo "demo: line $LINENO failed: $BASH_COMMAND" >&2' ERR
 
 here=$(cd "$(dirname "$0")" && pwd)
 bin=${CARPEL_BIN_DIR:-${CARPEL_BIN:-}}
@@ -23,7 +24,7 @@ die() { echo "demo: $*" >&2; exit 1; }
 for program in carpeld carpel carpel-holder carpel-demo-web; do
   [ -x "$bin/$program" ] || die "$bin/$program is not there"
 done
-for tool in curl ip nft nsenter lsns; do
+for tool in curl ip nft nsenter; do
   command -v "$tool" >/dev/null || die "$tool is not installed"
 done
 [ -z "$(ip -4 route show root "$cidr")" ] || die "$cidr is in use on this host"
@@ -54,8 +55,9 @@ host_state() {
   # Ids of mounts change; their places and options do not.
   awk '{ $1 = $2 = $3 = ""; print "mount", $0 }' /proc/self/mountinfo
   ip -o link | awk -F': ' '{ sub(/@.*/, "", $2); print "link", $2 }'
-  nft list tables 2>/dev/null | sed 's/^/nft /'
-  find /sys/fs/cgroup -path "*$cgroup*" -type d 2>/dev/null | sed 's/^/cgroup /'
+  nft list tables | sed 's/^/nft /'
+  # Cgroups of others come and go while find looks.
+  { find /sys/fs/cgroup -path "*$cgroup*" -type d 2>/dev/null || true; } | sed 's/^/cgroup /'
   local name
   for name in net/ipv4/ip_forward net/ipv6/conf/all/forwarding; do
     [ ! -e "/proc/sys/$name" ] || echo "sysctl $name $(cat "/proc/sys/$name")"
@@ -64,12 +66,12 @@ host_state() {
 }
 
 pod_processes() { # [part of the path of a cgroup]
-  find /sys/fs/cgroup -path "*$cgroup*${1:-}*" -name cgroup.procs -exec cat {} + 2>/dev/null |
-    sort -un
+  { find /sys/fs/cgroup -path "*$cgroup*${1:-}*" -name cgroup.procs -exec cat {} + 2>/dev/null ||
+    true; } | sort -un
 }
 
 start_of() { # of a process: its id may be used again
-  sed 's/^.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20
+  { sed 's/^.*) //' "/proc/$1/stat" 2>/dev/null || true; } | cut -d' ' -f20
 }
 
 # Every process and namespace of the pods that is seen while they live must be gone later.
@@ -142,7 +144,7 @@ clear_away() {
 
 finish() {
   local status=$?
-  trap - EXIT INT TERM
+  trap - EXIT INT TERM ERR
   set +e
   if [ "$status" != 0 ]; then
     failed=yes
@@ -269,9 +271,11 @@ for pod in pod1 pod2; do
   [ -n "$pid" ] || die "$pod has no process in a cgroup of its own"
   echo "-- $pod, seen from process $pid"
   nsenter -t "$pid" -n ip -br addr
-  lsns -n -p "$pid" -o TYPE,NS,NPROCS,COMMAND |
-    awk -v host="$(readlink /proc/$$/ns/* | tr -dc '0-9\n' | tr '\n' ' ')" \
-      'index(" " host, " " $2 " ") == 0'
+  for kind in net ipc uts mnt pid cgroup; do
+    own=$(readlink "/proc/$pid/ns/$kind") host=$(readlink "/proc/$$/ns/$kind")
+    [ "$own" != "$host" ] || die "$pod shares the host's $kind namespace"
+    printf '%-20s (the host: %s)\n' "$own" "$host"
+  done
 done
 
 heading "No mount of a container on the host"
