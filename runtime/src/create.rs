@@ -116,8 +116,9 @@ impl Holder {
         container.phase = Phase::Created;
         container.announced = wanted;
         if !wanted {
-            // Whoever asked has gone without an answer and knows nothing of it.
-            container.deleting = Some(origin);
+            // Whoever asked has gone without an answer and knows nothing of it. The
+            // next daemon may have asked to delete it, and waits for that answer.
+            container.deleting.get_or_insert(origin);
         }
         if container.deleting.is_some() {
             container.kill();

@@ -81,7 +81,12 @@ fn bpf<T>(command: libc::c_int, attr: &T) -> io::Result<RawFd> {
     // pointers in it lead to memory that lives over the call, and the kernel only
     // reads them.
     let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>())
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attr),
+            size_of::<T>(),
+        )
     };
     if result < 0 {
         return Err(io::Error::last_os_error());

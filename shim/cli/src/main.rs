@@ -28,14 +28,12 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return out::usage(&error),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => return out::fail(&error::CliError::io("start", error)),
-    };
-    match runtime.block_on(Box::pin(commands::run(args))) {
+        .map_err(|error| error::CliError::io("start", error));
+    let done = runtime.and_then(|runtime| runtime.block_on(Box::pin(commands::run(args))));
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => out::fail(&error),
     }

@@ -202,7 +202,8 @@ impl Layer {
             let (entry, link) = (shown(&member.path), shown(&member.link));
             Fault::Corrupt(format!("entry {entry}: hard link to {link}: {why}"))
         };
-        let target = Name::parse(&member.link).map_err(|fault| refuse(&fault.to_string()))?;
+        let target =
+            Name::parse_target(&member.link).map_err(|fault| refuse(&fault.to_string()))?;
         let missing = "there is no such file in the layer";
         let from = self
             .tree
