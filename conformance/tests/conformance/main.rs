@@ -4,6 +4,7 @@
 #![allow(clippy::large_futures)]
 
 mod admin;
+mod authority;
 mod bad_input;
 mod checks;
 mod container;

@@ -241,7 +241,7 @@ impl Cgroup {
                     && still.contains(&pid)
                 {
                     // One that ended in between is what we want.
-                    let _ = pidfd::signal(process, SIGKILL);
+                    drop(pidfd::signal(process, SIGKILL));
                 }
             }
             thread::sleep(PAUSE);

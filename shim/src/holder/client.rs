@@ -361,7 +361,7 @@ impl Connection {
             }
             Some(What::ExecExited(exited)) => {
                 if let Some(exit) = self.execs.remove(&exited.exec_id) {
-                    drop(exit.send(exited.exit_code));
+                    exit.send(exited.exit_code).ok();
                 }
             }
             Some(What::PodInitExited(_)) => {
