@@ -34,7 +34,7 @@ build: ## Build daemon, holder, CLI and the demo's web server into target/carpel
 	@mkdir -p $(BIN)
 	cargo build --release -p carpel-shim -p carpel-cli
 	RUSTFLAGS="$(STATIC)" cargo build --profile holder --target $(HOST) \
-	  -p carpel-runtime --bin carpel-holder -p carpel-demo-web
+	  -p carpel-runtime --bin carpel-holder -p carpel-demo-web --bin carpel-demo-web
 	@for program in carpeld carpel; do \
 	  ln -f $(CARGO_TARGET_DIR)/release/$$program $(BIN)/$$program; done
 	@for program in carpel-holder carpel-demo-web; do \
