@@ -18,9 +18,6 @@ impl Name {
         if raw.is_empty() {
             return Err(refuse("name is empty"));
         }
-        if raw[0] == b'/' && raw.iter().any(|b| *b != b'/') {
-            return Err(refuse("name is absolute"));
-        }
         if raw.len() > PATH_MAX {
             return Err(refuse("name is longer than 4096 bytes"));
         }
@@ -43,6 +40,9 @@ impl Name {
             }
             base = path.len();
             path.extend_from_slice(part);
+        }
+        if raw[0] == b'/' && !path.is_empty() {
+            return Err(refuse("name is absolute"));
         }
         Ok(Self { path, base })
     }
