@@ -57,9 +57,10 @@ fn rule(rule: &LinuxDeviceCgroup) -> DeviceRule {
 
 #[cfg(test)]
 mod tests {
-    use super::of;
+    use super::{of, rule};
+    use carpel_cgroup::DeviceKind;
     use carpel_spec::intent::Resources;
-    use oci_spec::runtime::Spec;
+    use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, Spec};
 
     #[test]
     fn a_negative_share_is_refused_by_name() {
@@ -75,12 +76,19 @@ mod tests {
     }
 
     #[test]
-    fn the_default_spec_denies_devices() {
-        let limits = of(&Resources::default(), &Spec::default()).unwrap();
-        assert!(
-            limits
-                .devices
-                .is_some_and(|rules| rules.iter().any(|rule| !rule.allow))
-        );
+    fn device_rules_keep_their_meaning() {
+        let mut oci = LinuxDeviceCgroup::default();
+        oci.set_allow(false)
+            .set_typ(Some(LinuxDeviceType::A))
+            .set_access(Some("rwm".into()));
+        let denied = rule(&oci);
+        assert!(!denied.allow && denied.kind == DeviceKind::All);
+        oci.set_allow(true)
+            .set_typ(Some(LinuxDeviceType::C))
+            .set_major(Some(1))
+            .set_minor(None);
+        let allowed = rule(&oci);
+        assert!(allowed.allow && allowed.kind == DeviceKind::Character);
+        assert_eq!((allowed.major, allowed.minor), (Some(1), None));
     }
 }
