@@ -55,12 +55,15 @@ impl BridgeDriver {
     pub fn open(config: BridgeConfig) -> Result<Self, Error> {
         config.validate()?;
         let netlink = Pool::open().map_err(context(|| "open netlink sockets"))?;
+        let state = State::open(&config)?;
+        let nft = Nft::new(config.nft.clone(), config.state_dir.clone());
+        nft.settle()?;
         let inner = Inner {
-            nft: Nft::new(config.nft.clone()),
+            nft,
             pods: [const { Mutex::new(()) }; POD_LOCKS],
             base: Mutex::new(None),
             installed: Mutex::new(false),
-            state: Mutex::new(State::open(&config)?),
+            state: Mutex::new(state),
             deleting: Mutex::new(()),
             netlink,
             config,

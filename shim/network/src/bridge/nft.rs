@@ -1,11 +1,17 @@
 //! Runs `nft`: one batch, wholly applied or not at all.
+//!
+//! A batch that is under way when the daemon is killed is still applied, a little
+//! later. So each run holds a shared lock on the state directory, which it inherits
+//! as its (unused) standard output; the next daemon waits for an exclusive one.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::driver::Error;
@@ -19,11 +25,33 @@ const DIRECTORIES: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 #[derive(Debug)]
 pub(super) struct Nft {
     program: PathBuf,
+    state_dir: PathBuf,
 }
 
 impl Nft {
-    pub(super) fn new(program: PathBuf) -> Self {
-        Self { program }
+    pub(super) fn new(program: PathBuf, state_dir: PathBuf) -> Self {
+        Self { program, state_dir }
+    }
+
+    /// Waits for batches that an earlier daemon left under way.
+    pub(super) fn settle(&self) -> Result<(), Error> {
+        let what = || {
+            format!(
+                "wait for nft to end, by a lock on {}",
+                self.state_dir.display()
+            )
+        };
+        let turn = File::open(&self.state_dir).map_err(context(what))?;
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match flock(&turn, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(()),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err(error) => return Err(context(what)(error.into())),
+            }
+        }
     }
 
     /// Where the program is, if it is.
@@ -44,7 +72,9 @@ impl Nft {
             Error::NotReady(format!("{} is not installed", self.program.display()))
         })?;
         let what = || format!("run {}", program.display());
-        let mut child = spawn(&program).map_err(context(what))?;
+        let turn = File::open(&self.state_dir).map_err(context(what))?;
+        flock(&turn, FlockOperation::LockShared).map_err(|e| context(what)(e.into()))?;
+        let mut child = spawn(&program, turn).map_err(context(what))?;
         // It may end before it has read all: its status and message tell more.
         let written = child
             .stdin
@@ -66,13 +96,13 @@ impl Nft {
     }
 }
 
-fn spawn(program: &Path) -> io::Result<Child> {
+fn spawn(program: &Path, turn: File) -> io::Result<Child> {
     Command::new(program)
         .args(["-f", "-"])
         .env("LC_ALL", "C")
         .current_dir("/")
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::from(turn))
         .stderr(Stdio::piped())
         .spawn()
 }
@@ -100,9 +130,30 @@ fn wait(child: &mut Child) -> io::Result<std::process::ExitStatus> {
 mod tests {
     use super::*;
 
+    fn nft_in(dir: impl Into<PathBuf>) -> Nft {
+        Nft::new("nft".into(), dir.into())
+    }
+
+    #[test]
+    fn a_batch_under_way_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let turn = File::open(dir.path()).unwrap();
+        flock(&turn, FlockOperation::LockShared).unwrap();
+        let pause = Duration::from_millis(100);
+        let mut orphan = Command::new("sleep")
+            .arg("0.1")
+            .stdout(Stdio::from(turn))
+            .spawn()
+            .unwrap();
+        let begin = Instant::now();
+        nft_in(dir.path()).settle().unwrap();
+        assert!(begin.elapsed() >= pause / 2 && orphan.try_wait().is_ok());
+        orphan.wait().unwrap();
+    }
+
     #[test]
     fn a_missing_program_is_said_to_be_missing() {
-        let nft = Nft::new("no-such-nft".into());
+        let nft = Nft::new("no-such-nft".into(), "/".into());
         assert!(nft.find().is_none());
         let error = nft.run("").unwrap_err();
         assert_eq!(
@@ -113,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_message_of_a_refused_batch_comes_back() {
-        let Err(Error::Io { source, .. }) = Nft::new("nft".into()).run("nonsense\n") else {
+        let Err(Error::Io { source, .. }) = nft_in("/").run("nonsense\n") else {
             panic!("nonsense was applied");
         };
         assert!(source.to_string().contains("syntax error"), "{source}");
