@@ -9,7 +9,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use carpel_conformance::paths::workspace;
 
 /// What each crate of ours may use of the others; tests and build scripts apart.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("carpel-proto", &[]),
     ("carpel-sys", &[]),
     ("carpel-spec", &[]),
@@ -26,11 +26,13 @@ const ARROWS: [(&str, &[&str]); 13] = [
             "carpel-proto",
         ],
     ),
-    ("carpel-images", &["carpel-sys"]),
-    ("carpel-network", &["carpel-sys"]),
+    ("carpel-failpoint", &[]),
+    ("carpel-images", &["carpel-failpoint", "carpel-sys"]),
+    ("carpel-network", &["carpel-failpoint", "carpel-sys"]),
     (
         "carpel-shim",
         &[
+            "carpel-failpoint",
             "carpel-images",
             "carpel-network",
             "carpel-spec",

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use carpel_failpoint::{From, Plan};
 use carpel_images::Store;
 use carpel_network::NoneDriver;
 use carpel_network::driver::NetworkDriver;
@@ -47,6 +48,16 @@ struct App {
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
+    let plan = std::env::var(carpel_failpoint::VARIABLE)
+        .ok()
+        .map(|text| Plan::parse(&text))
+        .transpose()?;
+    let count_from = |now| {
+        if let Some(plan) = plan {
+            plan.begin(now);
+        }
+    };
+    count_from(From::Start);
     let app = App::build(config).await?;
     app.runtime
         .recover(Decode {
@@ -54,6 +65,7 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
             container: cri::decode::container,
         })
         .await?;
+    count_from(From::Serving);
     app.run().await
 }
 

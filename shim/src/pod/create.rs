@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use carpel_cgroup::Use;
+use carpel_failpoint::step;
 use carpel_images::engine::{Image, ImageConfig};
 use carpel_proto::holder::{self as wire, MountFd};
 use carpel_proto::state::ContainerRecord;
@@ -121,9 +122,11 @@ impl Runtime {
         let prepared = self
             .prepare(pod, container, image, has_security_context)
             .await?;
+        step("the container is planned");
         self.save_spec(container, prepared.plan.spec.clone())
             .await?;
         let created = self.hand_over(pod, container, &prepared).await?;
+        step("the process is made");
         if created.oom_score_adj_refused {
             tracing::debug!(container = %container.id, "oom_score_adj cannot be lowered here");
         }
@@ -138,6 +141,7 @@ impl Runtime {
         container.save(&self.parts.state).await?;
         pod.add_container(Arc::clone(container));
         self.index.add_container(container);
+        step("the container is listed");
         tracing::info!(container = %container.id, name = %container.config.name, pod = %pod.id,
             "container is created");
         Ok(())
@@ -158,6 +162,7 @@ impl Runtime {
             .prepare(&image.id, &container.id)
             .await?
             .mount;
+        step("the root filesystem is prepared");
         let (rootfs, database) = blocking(move || {
             let passwd = read_table(rootfs.as_fd(), "etc/passwd")?;
             let group = read_table(rootfs.as_fd(), "etc/group")?;
@@ -204,6 +209,7 @@ impl Runtime {
         let sources = prepared.plan.mount_sources.clone();
         let indices: Vec<usize> = sources.iter().map(|source| source.mount_index).collect();
         let trees = volumes::open_all(sources).await?;
+        step("the volumes are open");
         let seccomp = self.filter(config, &prepared.plan.spec)?;
         let rootfs = prepared
             .rootfs
@@ -236,6 +242,7 @@ impl Runtime {
                 message.seccomp_fd = Some(fds.add(memory_file("seccomp", &program)?));
             }
             let cgroup = cgroups.create(&path, Use::Container, &limits)?;
+            step("the container's cgroup is made");
             fds.add_cgroup(
                 &cgroup,
                 &mut message.cgroup_procs_fd,
@@ -245,6 +252,7 @@ impl Runtime {
             if !log::path(&directory, &file).is_empty() {
                 message.log_fd = Some(fds.add(log::open(&directory, &file)?));
             }
+            step("the log is open");
             Ok((message, fds.0))
         })
         .await?;

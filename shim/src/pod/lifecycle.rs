@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use carpel_failpoint::step;
 use carpel_proto::state::container_record::Phase;
 use tokio::time::{Instant, timeout};
 
@@ -45,6 +46,7 @@ impl Runtime {
                 )));
             }
         }
+        step("the container is about to start");
         match pod.holder()?.start(&container.id).await {
             Ok(at) => container.started(at),
             // The program is at fault, and the container is over. Any other failure
@@ -56,6 +58,7 @@ impl Runtime {
             }
             Err(error) => return Err(error.into()),
         }
+        step("the container runs");
         container.save(&self.parts.state).await?;
         tracing::info!(container = %container.id, name = %container.config.name, "container runs");
         Ok(())
@@ -97,8 +100,10 @@ impl Runtime {
         }
         let pod = self.pod_of(container)?;
         if container.phase() == Phase::Running && !grace.is_zero() {
+            step("the container is about to be told to end");
             let signal = container.record.read(|r| r.stop_signal);
             ended_is_fine(pod.holder()?.signal(&container.id, signal, false).await)?;
+            step("the container is told to end");
             if self.ends_in_time(container).await {
                 return Ok(());
             }
@@ -131,7 +136,9 @@ impl Runtime {
                     Err(HolderError::Gone) => {}
                     other => ended_is_fine(other)?,
                 }
+                step("the container is killed");
                 if timeout(DEATH, container.wait_end()).await.is_ok() {
+                    step("the container has ended");
                     return Ok(());
                 }
                 kill_cgroup(&self.parts.cgroups, container).await?;
@@ -187,7 +194,9 @@ impl Runtime {
                 other => drop(failures.note(other)),
             }
         }
+        step("the holder has forgotten the container");
         failures.note(self.parts.images.release(&container.id).await);
+        step("the root filesystem is released");
         let (cgroups, path) = (Arc::clone(&self.parts.cgroups), container.cgroup());
         failures.note(
             blocking(move || {
@@ -198,9 +207,11 @@ impl Runtime {
             .await,
         );
         failures.into_result()?;
+        step("the container's cgroup is removed");
         let state = self.parts.state.clone();
         let (pod_id, id) = (pod.id.clone(), container.id.clone());
         blocking(move || state.remove_container(&pod_id, &id)).await?;
+        step("the container's record is removed");
         pod.forget_container(&container.id);
         self.index.remove_container(container);
         tracing::info!(container = %container.id, "container is removed");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carpel_cgroup::{Limits, Use};
+use carpel_failpoint::step;
 use carpel_network::driver::{HostPort, PodNetwork, Protocol};
 use carpel_proto::holder::Setup;
 use carpel_proto::state::PodRecord;
@@ -89,6 +90,7 @@ impl Runtime {
         pod.save(&self.parts.state).await?;
         self.index.add_pod(pod);
         self.watch(Arc::clone(pod), events);
+        step("the pod is listed");
         tracing::info!(pod = %pod.id, name = %pod.config.name, ?addresses, "pod is ready");
         Ok(())
     }
@@ -125,16 +127,21 @@ impl Runtime {
                 .mode(0o700)
                 .create(&made)
                 .map_err(Error::io(format!("create {}", made.display())))?;
+            step("the pod's run directory is made");
             let cgroup = cgroups.create(&leaf, Use::Holder, &Limits::default())?;
+            step("the pod's cgroup is made");
             Ok(cgroup.procs()?)
         })
         .await?;
         let pid = holder::spawn(&self.parts.holder, &dir)?;
+        step("the holder is spawned");
         pod.record.change(|r| r.holder_pid = pid);
         let Connected { client, events, .. } = holder::connect(&dir, GREETING).await?;
+        step("the holder has greeted");
         pod.attach(client.clone(), None, 0);
         let setup = setup(pod, procs.len());
         let (netns, init_pid) = client.setup(setup, procs).await?;
+        step("the pod's namespaces are made");
         pod.attach(client, netns, init_pid);
         Ok(events)
     }
@@ -158,6 +165,7 @@ impl Runtime {
                 host_ports: &ports,
             })
             .await?;
+        step("the pod has its network");
         Ok(attachment.addresses)
     }
 
@@ -186,6 +194,7 @@ impl Runtime {
                 let path = dir.join(file);
                 std::fs::write(&path, text)
                     .map_err(Error::io(format!("write {}", path.display())))?;
+                step("a file of the pod is written");
             }
             Ok(())
         })

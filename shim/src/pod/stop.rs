@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use carpel_failpoint::step;
 use carpel_proto::state::pod_record::Phase;
 use futures_util::future::join_all;
 
@@ -87,8 +88,10 @@ impl Runtime {
             failures.note(removed);
         }
         failures.into_result()?;
+        step("the pod's containers are removed");
         let (state, id) = (self.parts.state.clone(), pod.id.clone());
         blocking(move || state.remove_pod(&id)).await?;
+        step("the pod's record is removed");
         self.index.remove_pod(pod);
         tracing::info!(pod = %pod.id, "pod is removed");
         Ok(())
@@ -101,13 +104,17 @@ impl Runtime {
         for killed in join_all(pod.containers().iter().map(|c| self.kill_in_pod(pod, c))).await {
             failures.note(killed);
         }
+        step("the pod's containers are killed");
         // The kernel takes its time to delete a device, and the holder to end.
         let (ended, torn) = tokio::join!(self.end_holder(pod), self.disconnect(pod));
         failures.note(ended);
         failures.note(torn);
+        step("holder and network are gone");
         failures.note(self.remove_cgroups(pod).await);
+        step("the pod's cgroups are removed");
         let dir = self.pod_run_dir(&pod.id);
         failures.note(blocking(move || remove_dir(&dir)).await);
+        step("the pod's run directory is removed");
         pod.detach();
         if pod.record.read(|r| r.phase()) != Phase::Creating {
             failures.note(pod.save(&self.parts.state).await);

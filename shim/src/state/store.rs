@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use carpel_failpoint::step;
 use carpel_proto::state::{ContainerRecord, PodRecord};
 use prost::Message;
 
@@ -44,12 +45,14 @@ impl StateStore {
     pub(crate) fn save_pod(&self, record: &PodRecord) -> Result<(), Error> {
         let dir = self.pod_dir(&record.id);
         make_dir(&dir.join("containers"))?;
+        step("the pod's directory is made");
         write_record(&dir, record)
     }
 
     pub(crate) fn save_container(&self, record: &ContainerRecord) -> Result<(), Error> {
         let dir = self.container_dir(&record.pod_id, &record.id);
         make_dir(&dir)?;
+        step("the container's directory is made");
         write_record(&dir, record)
     }
 
@@ -114,8 +117,11 @@ fn write_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
     let temporary = dir.join(format!("{name}.new"));
     fs::File::create(&temporary)
         .and_then(|mut file| file.write_all(bytes))
-        .and_then(|()| fs::rename(&temporary, &path))
-        .map_err(Error::io(format!("write {}", path.display())))
+        .map_err(Error::io(format!("write {}", temporary.display())))?;
+    step("a file of the state is written under another name");
+    fs::rename(&temporary, &path).map_err(Error::io(format!("write {}", path.display())))?;
+    step("a file of the state is in its place");
+    Ok(())
 }
 
 fn read_record<M: Message + Default>(dir: &Path) -> Result<M, String> {

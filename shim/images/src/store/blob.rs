@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Buf, Bytes};
+use carpel_failpoint::step;
 use tokio::sync::mpsc;
 
 use crate::engine::{Error, LayerUsage};
@@ -33,6 +34,7 @@ impl Inner {
             .len();
         let mut index = self.index();
         temp.rename(&self.layout.blob(digest))?;
+        step("a blob is in its place");
         let content = Content::Blob(digest.clone());
         if !index.has(&content) {
             index.add(

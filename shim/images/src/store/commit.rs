@@ -5,6 +5,8 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
+use carpel_failpoint::step;
+
 use crate::engine::{Error, ImageId};
 use crate::reference::{Digest, ImageQuery};
 
@@ -59,7 +61,9 @@ impl Inner {
             held.record.tags.insert(tag.clone(), sequence);
         }
         held.record.digests.extend(new.digests.iter().cloned());
+        step("the image's documents are stored");
         self.sync(&held)?;
+        step("the image's content is on the disk");
         let id = held.id().clone();
         self.layout
             .write_record(&self.layout.image(&id), &held.record, true)?;
@@ -77,6 +81,7 @@ impl Inner {
         for loser in losers {
             self.take_names(&loser, &held)?;
         }
+        step("the image has its names");
         Ok(ImageId(id.to_string()))
     }
 
@@ -157,8 +162,10 @@ impl Inner {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             removed => removed.map_err(failed("remove", &path))?,
         }
+        step("the image's record is removed");
         self.index().remove(&id);
         self.collect_garbage();
+        step("the image's content is removed");
         sync_parent(&path)
     }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use carpel_failpoint::step;
 use tokio::sync::mpsc;
 
 use crate::engine::{Error, LayerState, LayerUsage, Progress};
@@ -103,6 +104,7 @@ impl Inner {
                 "unpacks to {is} where the configuration says {want}"
             )));
         }
+        step("a layer is unpacked");
         Ok(Staged { temp, unpacked })
     }
 
@@ -133,6 +135,7 @@ impl Inner {
             return Ok(());
         }
         temp.rename(&self.layout.layer(chain_id))?;
+        step("a layer is in its place");
         let usage = LayerUsage {
             bytes: unpacked.bytes,
             inodes: unpacked.inodes,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use carpel_failpoint::step;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -165,7 +166,10 @@ impl Layout {
             path: self.fresh("trash"),
         };
         match std::fs::rename(path, &temp.path) {
-            Ok(()) => Ok(Some(temp)),
+            Ok(()) => {
+                step("something of the store is in the trash");
+                Ok(Some(temp))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("remove", path)(error)),
         }
@@ -185,7 +189,9 @@ impl Layout {
         if durable {
             file.sync_all().map_err(failed("sync", &temp.path))?;
         }
+        step("a record of the store is written under another name");
         temp.rename(path)?;
+        step("a record of the store is in its place");
         if durable { sync_parent(path) } else { Ok(()) }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use carpel_failpoint::step;
 use futures_util::future::try_join_all;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -40,6 +41,7 @@ impl Inner {
         } = request;
         let reference = Reference::parse(&reference)?;
         let (session, resolved) = self.resolve(&reference, credentials, &progress).await?;
+        step("the image is found");
         let names = match &reference.tag {
             Some(_) => vec![reference.to_string()],
             None => Vec::new(),

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use carpel_failpoint::step;
 use tokio::sync::oneshot;
 
 use crate::engine::{Error, FsUsage, ImageId, LayerUsage, Rootfs, Usage};
@@ -126,6 +127,7 @@ impl Inner {
             std::fs::create_dir(&path).map_err(failed("make directory", &path))?;
         }
         dress_like(&temp.path().join("upper"), &top)?;
+        step("a root filesystem is made");
         let record = RootfsRecord {
             version: VERSION,
             image: image.record.clone(),
@@ -134,7 +136,9 @@ impl Inner {
         // After a power cut the containers are gone as well, so this is not synced.
         self.layout
             .write_record(&temp.path().join("record"), &record, false)?;
-        temp.rename(&self.layout.rootfs(key))
+        temp.rename(&self.layout.rootfs(key))?;
+        step("a root filesystem is in its place");
+        Ok(())
     }
 
     fn mount(&self, image: &Held, key: &str) -> Result<Rootfs, Error> {

@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use carpel_failpoint::step;
+
 use super::addresses::mac;
 use super::base::Base;
 use super::driver::{Inner, Request, lock};
@@ -89,9 +91,12 @@ impl Inner {
                 .set_port_up(name, &alias, self.config.hairpin)
                 .map_err(context(|| format!("bring up {name}")))?;
         }
+        step("the pod's cable is made");
         netns::within(netns, || inside(record))?;
+        step("the pod's end is set up");
         if !record.host_ports.is_empty() {
             self.open_ports(record)?;
+            step("the pod's host ports are open");
         }
         lock(&self.state).done(&record.pod_id)
     }
@@ -149,11 +154,14 @@ impl Inner {
     fn undo(&self, record: &PodRecord) -> Result<(), Error> {
         let mut errors = Vec::new();
         errors.extend(self.delete_link(&record.host_interface).err());
+        step("the pod's cable is gone");
         if !record.host_ports.is_empty() {
             errors.extend(self.close_ports(record).err());
+            step("the pod's host ports are closed");
         }
         if errors.is_empty() {
             errors.extend(lock(&self.state).release(&record.pod_id).err());
+            step("the pod's addresses are free");
         }
         collected(errors)
     }

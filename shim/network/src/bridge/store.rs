@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use carpel_failpoint::step;
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -152,7 +153,10 @@ fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(TEMPORARY);
     fs::write(&temporary, bytes).map_err(context(what))?;
-    fs::rename(&temporary, path).map_err(context(what))
+    step("a record of the network is written under another name");
+    fs::rename(&temporary, path).map_err(context(what))?;
+    step("a record of the network is in its place");
+    Ok(())
 }
 
 fn remove(path: &Path) -> Result<(), Error> {
