@@ -153,8 +153,10 @@ impl App {
         }
         tracing::info!("ending: no new requests, waiting for those that run");
         stop.cancel();
+        // Readers of events stay until the feed ends, which it does after the last event.
         let drained = tokio::time::timeout(DRAIN, async {
-            drop(serving.await);
+            let (served, ()) = tokio::join!(serving, self.runtime.drain());
+            drop(served);
             self.runtime.drain().await;
         });
         if drained.await.is_err() {

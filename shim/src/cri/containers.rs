@@ -10,10 +10,11 @@ use futures_util::future::join_all;
 use prost::Message;
 use serde_json::json;
 
+use super::chunks::chunks;
 use super::filter::{id_matches, labels_match};
 use super::{MAX_MESSAGE, from_wire, to_wire};
 use crate::error::Error;
-use crate::pod::{Container, CreateRequest, Runtime};
+use crate::pod::{Container, ContainerView, CreateRequest, Runtime};
 
 pub(super) async fn create(
     runtime: &Arc<Runtime>,
@@ -47,19 +48,38 @@ pub(super) fn list(
     runtime: &Runtime,
     request: cri::ListContainersRequest,
 ) -> cri::ListContainersResponse {
-    let filter = request.filter.unwrap_or_default();
-    let wanted = |container: &Arc<Container>| {
-        let state = || i32::from(to_wire::container_state(container.phase()));
+    cri::ListContainersResponse {
+        containers: wanted(runtime, request.filter)
+            .iter()
+            .map(to_wire::container)
+            .collect(),
+    }
+}
+
+pub(super) fn stream(
+    runtime: &Runtime,
+    request: cri::StreamContainersRequest,
+) -> impl Iterator<Item = cri::StreamContainersResponse> + use<> {
+    let containers = wanted(runtime, request.filter).into_iter();
+    chunks(containers.map(|container| to_wire::container(&container)))
+        .map(|containers| cri::StreamContainersResponse { containers })
+}
+
+fn wanted(runtime: &Runtime, filter: Option<cri::ContainerFilter>) -> Vec<ContainerView> {
+    let filter = filter.unwrap_or_default();
+    let wanted = |container: &ContainerView| {
+        let state = i32::from(to_wire::container_state(container.status.phase));
         id_matches(&filter.id, &container.id)
             && id_matches(&filter.pod_sandbox_id, &container.pod_id)
-            && filter.state.is_none_or(|want| want.state == state())
+            && filter.state.is_none_or(|want| want.state == state)
             && labels_match(&filter.label_selector, &container.config.labels)
     };
     let containers = runtime.containers();
-    let wanted = containers.iter().filter(|container| wanted(container));
-    cri::ListContainersResponse {
-        containers: wanted.map(|c| to_wire::container(c)).collect(),
-    }
+    containers
+        .iter()
+        .map(|container| container.view())
+        .filter(wanted)
+        .collect()
 }
 
 pub(super) async fn status(
@@ -73,7 +93,7 @@ pub(super) async fn status(
         HashMap::new()
     };
     Ok(cri::ContainerStatusResponse {
-        status: Some(to_wire::container_status(&container)),
+        status: Some(to_wire::container_status(&container.view())),
         info,
     })
 }
@@ -129,7 +149,7 @@ pub(super) async fn stats(
     let container = runtime.container(&request.container_id)?;
     let usage = runtime.container_usage(&container).await?;
     Ok(cri::ContainerStatsResponse {
-        stats: Some(to_wire::container_stats(&container, &usage)),
+        stats: Some(to_wire::container_stats(&container.view(), &usage)),
     })
 }
 
@@ -147,7 +167,7 @@ pub(super) async fn list_stats(
     let containers: Vec<_> = runtime.containers().into_iter().filter(wanted).collect();
     let looks = containers.iter().map(|container| async move {
         match runtime.container_usage(container).await {
-            Ok(usage) => Some(to_wire::container_stats(container, &usage)),
+            Ok(usage) => Some(to_wire::container_stats(&container.view(), &usage)),
             // It ended between the look at its state and the look at its cgroup.
             Err(error) => {
                 tracing::debug!(container = %container.id, %error, "no statistics");

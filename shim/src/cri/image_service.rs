@@ -6,10 +6,11 @@ use std::sync::Arc;
 use carpel_images::engine::{Credentials, Image, ImageEngine, NoProgress, PullRequest};
 use carpel_proto::cri;
 use carpel_proto::cri::image_service_server::ImageService;
+use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::{Value, json};
-use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
+use super::chunks::chunks;
 use super::{to_status, to_wire};
 use crate::error::Error;
 use crate::pod::now_ns;
@@ -36,33 +37,21 @@ impl ImageService for ImageEdge {
         &self,
         request: Request<cri::ListImagesRequest>,
     ) -> Reply<cri::ListImagesResponse> {
-        let wanted = request
-            .into_inner()
-            .filter
-            .and_then(|filter| filter.image)
-            .map(|spec| spec.image)
-            .unwrap_or_default();
-        let found: Vec<Image> = if wanted.is_empty() {
-            self.0.list().await.map_err(failed)?
-        } else {
-            self.0
-                .status(&wanted)
-                .await
-                .map_err(failed)?
-                .into_iter()
-                .collect()
-        };
+        let found = self.wanted(request.into_inner().filter).await?;
         let images = found.iter().map(to_wire::image).collect();
         Ok(Response::new(cri::ListImagesResponse { images }))
     }
 
-    type StreamImagesStream = Empty<Result<cri::StreamImagesResponse, Status>>;
+    type StreamImagesStream = BoxStream<'static, Result<cri::StreamImagesResponse, Status>>;
 
     async fn stream_images(
         &self,
-        _: Request<cri::StreamImagesRequest>,
+        request: Request<cri::StreamImagesRequest>,
     ) -> Reply<Self::StreamImagesStream> {
-        Err(Status::unimplemented("StreamImages is not implemented yet"))
+        let found = self.wanted(request.into_inner().filter).await?.into_iter();
+        let messages = chunks(found.map(|image| to_wire::image(&image)))
+            .map(|images| Ok(cri::StreamImagesResponse { images }));
+        Ok(Response::new(stream::iter(messages).boxed()))
     }
 
     async fn image_status(
@@ -119,6 +108,20 @@ impl ImageService for ImageEdge {
             image_filesystems: wire(&usage.images),
             container_filesystems: wire(&usage.containers),
         }))
+    }
+}
+
+impl ImageEdge {
+    async fn wanted(&self, filter: Option<cri::ImageFilter>) -> Result<Vec<Image>, Status> {
+        let name = filter
+            .and_then(|filter| filter.image)
+            .map(|spec| spec.image)
+            .unwrap_or_default();
+        if name.is_empty() {
+            return self.0.list().await.map_err(failed);
+        }
+        let found = self.0.status(&name).await.map_err(failed)?;
+        Ok(found.into_iter().collect())
     }
 }
 

@@ -1,6 +1,8 @@
 //! The gRPC edge: wire messages in, wire messages out. Nothing behind it knows them.
 
+mod chunks;
 mod containers;
+mod events;
 mod filter;
 mod from_wire;
 mod image_service;

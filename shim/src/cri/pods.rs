@@ -7,10 +7,11 @@ use carpel_proto::cri;
 use prost::Message;
 use serde_json::json;
 
+use super::chunks::chunks;
 use super::filter::{id_matches, labels_match};
 use super::{from_wire, to_wire};
 use crate::error::Error;
-use crate::pod::{Pod, RunRequest, Runtime, now_ns};
+use crate::pod::{Pod, PodView, RunRequest, Runtime, now_ns};
 
 pub(super) async fn run(
     runtime: &Arc<Runtime>,
@@ -36,7 +37,7 @@ pub(super) fn status(
     let pod = runtime.pod(&request.pod_sandbox_id)?;
     let containers = pod.containers();
     Ok(cri::PodSandboxStatusResponse {
-        status: Some(to_wire::pod_status(&pod)),
+        status: Some(to_wire::pod_status(&pod.view())),
         info: if request.verbose {
             info(&pod)
         } else {
@@ -44,7 +45,7 @@ pub(super) fn status(
         },
         containers_statuses: containers
             .iter()
-            .map(|c| to_wire::container_status(c))
+            .map(|c| to_wire::container_status(&c.view()))
             .collect(),
         timestamp: now_ns(),
     })
@@ -64,8 +65,26 @@ pub(super) fn list(
     runtime: &Runtime,
     request: cri::ListPodSandboxRequest,
 ) -> cri::ListPodSandboxResponse {
-    let filter = request.filter.unwrap_or_default();
-    let wanted = |pod: &Arc<Pod>| {
+    cri::ListPodSandboxResponse {
+        items: wanted(runtime, request.filter)
+            .iter()
+            .map(to_wire::pod)
+            .collect(),
+    }
+}
+
+pub(super) fn stream(
+    runtime: &Runtime,
+    request: cri::StreamPodSandboxesRequest,
+) -> impl Iterator<Item = cri::StreamPodSandboxesResponse> + use<> {
+    let pods = wanted(runtime, request.filter).into_iter();
+    chunks(pods.map(|pod| to_wire::pod(&pod)))
+        .map(|pod_sandboxes| cri::StreamPodSandboxesResponse { pod_sandboxes })
+}
+
+fn wanted(runtime: &Runtime, filter: Option<cri::PodSandboxFilter>) -> Vec<PodView> {
+    let filter = filter.unwrap_or_default();
+    let wanted = |pod: &PodView| {
         id_matches(&filter.id, &pod.id)
             && filter
                 .state
@@ -73,8 +92,5 @@ pub(super) fn list(
             && labels_match(&filter.label_selector, &pod.config.labels)
     };
     let pods = runtime.pods();
-    let wanted = pods.iter().filter(|pod| wanted(pod));
-    cri::ListPodSandboxResponse {
-        items: wanted.map(|pod| to_wire::pod(pod)).collect(),
-    }
+    pods.iter().map(|pod| pod.view()).filter(wanted).collect()
 }

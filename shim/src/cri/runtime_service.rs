@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use carpel_proto::cri;
 use carpel_proto::cri::runtime_service_server::RuntimeService;
-use tokio_stream::Empty;
+use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use super::{containers, pods, status, to_status};
+use super::{containers, events, pods, status, to_status};
 use crate::pod::Runtime;
 
 #[derive(Debug)]
@@ -17,6 +17,14 @@ type Reply<T> = Result<Response<T>, Status>;
 
 fn reply<T>(result: Result<T, crate::error::Error>) -> Reply<T> {
     result.map(Response::new).map_err(to_status)
+}
+
+type Streamed<T> = BoxStream<'static, Result<T, Status>>;
+
+fn streamed<T: Send + 'static>(
+    messages: impl Iterator<Item = T> + Send + 'static,
+) -> Reply<Streamed<T>> {
+    Ok(Response::new(stream::iter(messages.map(Ok)).boxed()))
 }
 
 /// What is not there yet; each stands in docs/cri-support.md.
@@ -176,26 +184,25 @@ impl RuntimeService for RuntimeEdge {
         ))
     }
 
-    type StreamPodSandboxesStream = Empty<Result<cri::StreamPodSandboxesResponse, Status>>;
-    type StreamContainersStream = Empty<Result<cri::StreamContainersResponse, Status>>;
-    type StreamContainerStatsStream = Empty<Result<cri::StreamContainerStatsResponse, Status>>;
-    type StreamPodSandboxStatsStream = Empty<Result<cri::StreamPodSandboxStatsResponse, Status>>;
-    type StreamPodSandboxMetricsStream =
-        Empty<Result<cri::StreamPodSandboxMetricsResponse, Status>>;
-    type GetContainerEventsStream = Empty<Result<cri::ContainerEventResponse, Status>>;
+    type StreamPodSandboxesStream = Streamed<cri::StreamPodSandboxesResponse>;
+    type StreamContainersStream = Streamed<cri::StreamContainersResponse>;
+    type StreamContainerStatsStream = Streamed<cri::StreamContainerStatsResponse>;
+    type StreamPodSandboxStatsStream = Streamed<cri::StreamPodSandboxStatsResponse>;
+    type StreamPodSandboxMetricsStream = Streamed<cri::StreamPodSandboxMetricsResponse>;
+    type GetContainerEventsStream = Streamed<cri::ContainerEventResponse>;
 
     async fn stream_pod_sandboxes(
         &self,
-        _: Request<cri::StreamPodSandboxesRequest>,
+        request: Request<cri::StreamPodSandboxesRequest>,
     ) -> Reply<Self::StreamPodSandboxesStream> {
-        not_yet("StreamPodSandboxes")
+        streamed(pods::stream(&self.0, request.into_inner()))
     }
 
     async fn stream_containers(
         &self,
-        _: Request<cri::StreamContainersRequest>,
+        request: Request<cri::StreamContainersRequest>,
     ) -> Reply<Self::StreamContainersStream> {
-        not_yet("StreamContainers")
+        streamed(containers::stream(&self.0, request.into_inner()))
     }
 
     async fn stream_container_stats(
@@ -223,7 +230,7 @@ impl RuntimeService for RuntimeEdge {
         &self,
         _: Request<cri::GetEventsRequest>,
     ) -> Reply<Self::GetContainerEventsStream> {
-        not_yet("GetContainerEvents")
+        reply(events::follow(&self.0))
     }
 
     async fn update_container_resources(

@@ -7,7 +7,7 @@ use carpel_proto::cri;
 use carpel_proto::state::container_record::Phase;
 use carpel_spec::intent;
 
-use crate::pod::{Container, ContainerUsage, Pod, Status};
+use crate::pod::{Change, ContainerUsage, ContainerView, Event, PodView};
 
 fn map(map: &BTreeMap<String, String>) -> HashMap<String, String> {
     map.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
@@ -22,28 +22,28 @@ pub(super) fn pod_metadata(config: &intent::PodConfig) -> cri::PodSandboxMetadat
     }
 }
 
-pub(super) fn pod_state(pod: &Pod) -> cri::PodSandboxState {
-    if pod.is_ready() {
+pub(super) fn pod_state(pod: &PodView) -> cri::PodSandboxState {
+    if pod.ready {
         cri::PodSandboxState::SandboxReady
     } else {
         cri::PodSandboxState::SandboxNotready
     }
 }
 
-pub(super) fn pod(pod: &Pod) -> cri::PodSandbox {
+pub(super) fn pod(pod: &PodView) -> cri::PodSandbox {
     cri::PodSandbox {
         id: pod.id.clone(),
         metadata: Some(pod_metadata(&pod.config)),
         state: pod_state(pod).into(),
-        created_at: pod.created_at(),
+        created_at: pod.created_at,
         labels: map(&pod.config.labels),
         annotations: map(&pod.config.annotations),
-        runtime_handler: pod.runtime_handler(),
+        runtime_handler: pod.runtime_handler.clone(),
     }
 }
 
-pub(super) fn pod_status(pod: &Pod) -> cri::PodSandboxStatus {
-    let mut addresses = pod.addresses().into_iter();
+pub(super) fn pod_status(pod: &PodView) -> cri::PodSandboxStatus {
+    let mut addresses = pod.addresses.iter().cloned();
     let network = cri::PodSandboxNetworkStatus {
         ip: addresses.next().unwrap_or_default(),
         additional_ips: addresses.map(|ip| cri::PodIp { ip }).collect(),
@@ -52,7 +52,7 @@ pub(super) fn pod_status(pod: &Pod) -> cri::PodSandboxStatus {
         id: pod.id.clone(),
         metadata: Some(pod_metadata(&pod.config)),
         state: pod_state(pod).into(),
-        created_at: pod.created_at(),
+        created_at: pod.created_at,
         network: Some(network),
         linux: Some(cri::LinuxPodSandboxStatus {
             namespaces: Some(cri::Namespace {
@@ -61,7 +61,7 @@ pub(super) fn pod_status(pod: &Pod) -> cri::PodSandboxStatus {
         }),
         labels: map(&pod.config.labels),
         annotations: map(&pod.config.annotations),
-        runtime_handler: pod.runtime_handler(),
+        runtime_handler: pod.runtime_handler.clone(),
     }
 }
 
@@ -102,68 +102,84 @@ pub(super) fn container_state(phase: Phase) -> cri::ContainerState {
     }
 }
 
-pub(super) fn container_metadata(container: &Container) -> cri::ContainerMetadata {
+fn container_metadata(config: &intent::ContainerConfig) -> cri::ContainerMetadata {
     cri::ContainerMetadata {
-        name: container.config.name.clone(),
-        attempt: container.config.attempt,
+        name: config.name.clone(),
+        attempt: config.attempt,
     }
 }
 
-fn image_spec(container: &Container, status: &Status) -> cri::ImageSpec {
+fn image_spec(container: &ContainerView) -> cri::ImageSpec {
     cri::ImageSpec {
-        image: status.image_name.clone(),
+        image: container.status.image_name.clone(),
         user_specified_image: container.config.user_specified_image.clone(),
         ..cri::ImageSpec::default()
     }
 }
 
-pub(super) fn container(container: &Container) -> cri::Container {
-    let status = container.status();
+pub(super) fn container(container: &ContainerView) -> cri::Container {
+    let status = &container.status;
     cri::Container {
         id: container.id.clone(),
         pod_sandbox_id: container.pod_id.clone(),
-        metadata: Some(container_metadata(container)),
-        image: Some(image_spec(container, &status)),
+        metadata: Some(container_metadata(&container.config)),
+        image: Some(image_spec(container)),
         image_ref: status.image_id.clone(),
         state: container_state(status.phase).into(),
         created_at: status.created_at,
         labels: map(&container.config.labels),
         annotations: map(&container.config.annotations),
-        image_id: status.image_id,
+        image_id: status.image_id.clone(),
     }
 }
 
-pub(super) fn container_status(container: &Container) -> cri::ContainerStatus {
-    let status = container.status();
+pub(super) fn container_status(container: &ContainerView) -> cri::ContainerStatus {
+    let status = &container.status;
     cri::ContainerStatus {
         id: container.id.clone(),
-        metadata: Some(container_metadata(container)),
+        metadata: Some(container_metadata(&container.config)),
         state: container_state(status.phase).into(),
         created_at: status.created_at,
         started_at: status.started_at,
         finished_at: status.finished_at,
         exit_code: status.exit_code,
-        image: Some(image_spec(container, &status)),
+        image: Some(image_spec(container)),
         image_ref: status.image_id.clone(),
-        reason: status.reason,
-        message: status.message,
+        reason: status.reason.clone(),
+        message: status.message.clone(),
         labels: map(&container.config.labels),
         annotations: map(&container.config.annotations),
         mounts: container.config.mounts.iter().map(mount).collect(),
-        log_path: status.log_path,
+        log_path: status.log_path.clone(),
         resources: Some(cri::ContainerResources {
-            linux: Some(resources(container.resources())),
+            linux: Some(resources(&container.resources)),
             windows: None,
         }),
-        image_id: status.image_id,
+        image_id: status.image_id.clone(),
         user: Some(cri::ContainerUser {
             linux: Some(cri::LinuxContainerUser {
                 uid: status.uid.into(),
                 gid: status.gid.into(),
-                supplemental_groups: status.groups.into_iter().map(i64::from).collect(),
+                supplemental_groups: status.groups.iter().copied().map(i64::from).collect(),
             }),
         }),
         stop_signal: signal(status.stop_signal).into(),
+    }
+}
+
+pub(super) fn event(event: &Event) -> cri::ContainerEventResponse {
+    let change = match event.change {
+        Change::Created => cri::ContainerEventType::ContainerCreatedEvent,
+        Change::Started => cri::ContainerEventType::ContainerStartedEvent,
+        Change::Stopped => cri::ContainerEventType::ContainerStoppedEvent,
+        Change::Deleted => cri::ContainerEventType::ContainerDeletedEvent,
+    };
+    cri::ContainerEventResponse {
+        container_id: event.subject.clone(),
+        container_event_type: change.into(),
+        created_at: event.at_ns,
+        pod_sandbox_status: Some(pod_status(&event.pod)),
+        containers_statuses: event.containers.iter().map(container_status).collect(),
     }
 }
 
@@ -223,7 +239,7 @@ fn number(value: u64) -> Option<cri::UInt64Value> {
 }
 
 pub(super) fn container_stats(
-    container: &Container,
+    container: &ContainerView,
     usage: &ContainerUsage,
 ) -> cri::ContainerStats {
     let timestamp = usage.at_ns;
@@ -231,7 +247,7 @@ pub(super) fn container_stats(
     cri::ContainerStats {
         attributes: Some(cri::ContainerAttributes {
             id: container.id.clone(),
-            metadata: Some(container_metadata(container)),
+            metadata: Some(container_metadata(&container.config)),
             labels: map(&container.config.labels),
             annotations: map(&container.config.annotations),
         }),

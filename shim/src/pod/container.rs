@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use carpel_proto::holder::ContainerState;
 use carpel_proto::state::ContainerRecord;
 use carpel_proto::state::container_record::Phase;
 use carpel_spec::intent::{ContainerConfig, Resources};
@@ -19,7 +18,7 @@ use crate::state::StateStore;
 pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) pod_id: String,
-    pub(crate) config: ContainerConfig,
+    pub(crate) config: Arc<ContainerConfig>,
     pub(super) record: Recorded<ContainerRecord>,
     exited: watch::Sender<bool>,
     /// When a stop that runs will kill; a second stop may bring it forward.
@@ -35,6 +34,14 @@ pub(crate) struct Container {
 
 /// Exit code of a container whose program could not be started; containerd's too.
 const CANNOT_START: i32 = 128;
+
+/// How a container ended.
+pub(super) struct End<'a> {
+    pub(super) at_ns: i64,
+    pub(super) code: i32,
+    pub(super) reason: &'a str,
+    pub(super) message: &'a str,
+}
 
 /// A snapshot, consistent in itself.
 #[derive(Debug, Clone)]
@@ -60,7 +67,7 @@ impl Container {
         Self {
             id: record.id.clone(),
             pod_id: record.pod_id.clone(),
-            config,
+            config: Arc::new(config),
             exited: watch::Sender::new(record.phase() == Phase::Exited),
             record: Recorded::new(record),
             kill_at: watch::Sender::new(None),
@@ -121,59 +128,49 @@ impl Container {
             .await
     }
 
-    pub(super) fn started(&self, at_ns: i64) {
+    /// Whether it runs only from now on. Called in a turn of the feed, as are the
+    /// other changes of phase.
+    pub(super) fn started(&self, at_ns: i64) -> bool {
         self.record.change(|r| {
-            if r.phase() == Phase::Created {
+            let starts = r.phase() == Phase::Created;
+            if starts {
                 r.set_phase(Phase::Running);
                 r.started_at_ns = at_ns;
             }
-        });
+            starts
+        })
     }
 
-    /// Its program is not there or cannot be executed.
-    pub(super) fn could_not_start(&self, at_ns: i64, why: &str) {
-        self.record.change(|r| {
+    /// Whether it ended only now.
+    pub(super) fn could_not_start(&self, at_ns: i64, why: &str) -> bool {
+        let ends = self.record.change(|r| {
+            let ends = r.phase() != Phase::Exited;
             r.set_phase(Phase::Exited);
             r.finished_at_ns = at_ns;
             r.exit_code = CANNOT_START;
             r.reason = "StartError".into();
             r.message = why.into();
+            ends
         });
         self.exited.send_replace(true);
+        ends
     }
 
-    /// Takes the end of the container's first process as the holder told it.
-    /// A second telling changes nothing.
-    pub(super) fn ended(&self, state: &ContainerState, oom_killed: bool) {
-        let reason = match (oom_killed, state.exit_code) {
-            (true, _) => "OOMKilled",
-            (false, 0) => "Completed",
-            (false, _) => "Error",
-        };
-        self.finish(
-            state.exited_at_ns,
-            state.exit_code,
-            reason,
-            "",
-            state.started_at_ns,
-        );
-    }
-
-    pub(super) fn finish(&self, at_ns: i64, code: i32, reason: &str, message: &str, started: i64) {
-        self.record.change(|r| {
+    /// Whether it ended only now; a second end changes nothing.
+    pub(super) fn finish(&self, end: &End<'_>) -> bool {
+        let ends = self.record.change(|r| {
             if matches!(r.phase(), Phase::Exited | Phase::Removing) {
-                return;
-            }
-            if r.started_at_ns == 0 {
-                r.started_at_ns = started;
+                return false;
             }
             r.set_phase(Phase::Exited);
-            r.finished_at_ns = at_ns;
-            r.exit_code = code;
-            r.reason = reason.into();
-            r.message = message.into();
+            r.finished_at_ns = end.at_ns;
+            r.exit_code = end.code;
+            r.reason = end.reason.into();
+            r.message = end.message.into();
+            true
         });
         self.exited.send_replace(true);
+        ends
     }
 
     pub(super) fn has_ended(&self) -> bool {

@@ -139,8 +139,7 @@ impl Runtime {
             r.set_phase(Phase::Created);
         });
         container.save(&self.parts.state).await?;
-        pod.add_container(Arc::clone(container));
-        self.index.add_container(container);
+        self.show_container(pod, container);
         step("the container is listed");
         tracing::info!(container = %container.id, name = %container.config.name, pod = %pod.id,
             "container is created");

@@ -3,11 +3,9 @@
 use std::sync::Arc;
 
 use carpel_proto::holder::ContainerState;
-use carpel_proto::state::pod_record::Phase;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::container::Container;
-use super::ids::now_ns;
 use super::pod::Pod;
 use super::recorded::blocking;
 use super::runtime::Runtime;
@@ -50,14 +48,14 @@ impl Follower {
             return;
         };
         let oom = oom_killed(&self.cgroups, &container).await;
-        container.ended(exit, oom);
+        pod.container_ended(&container, exit, oom);
         tracing::info!(container = %container.id, code = exit.exit_code, oom, "container ended");
         self.save(&container).await;
     }
 
     /// Without PID 1 of its shared PID namespace a pod can have no containers any more.
     async fn init_exited(&self, pod: &Arc<Pod>) {
-        if pod.record.read(|r| r.phase()) != Phase::Ready {
+        if !pod.is_ready() {
             return;
         }
         tracing::error!(pod = %pod.id, "PID 1 of the pod's shared PID namespace ended");
@@ -65,7 +63,7 @@ impl Follower {
     }
 
     async fn not_ready(&self, pod: &Arc<Pod>) {
-        pod.set_phase(Phase::NotReady);
+        pod.stopped();
         if let Err(error) = pod.save(&self.state).await {
             tracing::error!(pod = %pod.id, %error, "cannot record that the pod is over");
         }
@@ -73,7 +71,7 @@ impl Follower {
 
     /// The pod is over, and so must be its processes: nobody would tell of them.
     async fn holder_gone(&self, pod: &Arc<Pod>) {
-        let expected = pod.record.read(|r| r.phase()) != Phase::Ready;
+        let expected = !pod.is_ready();
         pod.detach();
         if expected {
             return;
@@ -88,7 +86,7 @@ impl Follower {
                 tracing::error!(container = %container.id, %error, "cannot kill what is left");
             }
             let message = "the pod's holder ended; the container was killed";
-            container.finish(now_ns(), KILLED, "HolderGone", message, 0);
+            pod.container_lost(&container, KILLED, "HolderGone", message);
             self.save(&container).await;
         }
     }

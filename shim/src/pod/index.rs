@@ -27,13 +27,15 @@ impl Index {
         tables.pods.insert(pod.id.clone(), Arc::clone(pod));
     }
 
-    pub(super) fn remove_pod(&self, pod: &Pod) {
+    /// Whether it was there.
+    pub(super) fn remove_pod(&self, pod: &Pod) -> bool {
         let mut tables = self.write();
-        tables.pods.remove(&pod.id);
+        let was_there = tables.pods.remove(&pod.id).is_some();
         let key = pod.key();
         if tables.pod_keys.get(&key) == Some(&pod.id) {
             tables.pod_keys.remove(&key);
         }
+        was_there
     }
 
     pub(super) fn add_container(&self, container: &Arc<Container>) {
@@ -46,13 +48,15 @@ impl Index {
             .insert(container.id.clone(), Arc::clone(container));
     }
 
-    pub(super) fn remove_container(&self, container: &Container) {
+    /// Whether it was there.
+    pub(super) fn remove_container(&self, container: &Container) -> bool {
         let mut tables = self.write();
-        tables.containers.remove(&container.id);
+        let was_there = tables.containers.remove(&container.id).is_some();
         let key = key_of(container);
         if tables.container_keys.get(&key) == Some(&container.id) {
             tables.container_keys.remove(&key);
         }
+        was_there
     }
 
     pub(super) fn pods(&self) -> Vec<Arc<Pod>> {

@@ -9,7 +9,6 @@ use tokio::time::{Instant, timeout};
 
 use super::container::Container;
 use super::events::kill_cgroup;
-use super::ids::now_ns;
 use super::log;
 use super::pod::Pod;
 use super::recorded::blocking;
@@ -48,11 +47,11 @@ impl Runtime {
         }
         step("the container is about to start");
         match pod.holder()?.start(&container.id).await {
-            Ok(at) => container.started(at),
+            Ok(at) => pod.container_started(container, at),
             // The program is at fault, and the container is over. Any other failure
             // says nothing of it: its end, if it comes, comes as an event.
             Err(HolderError::CannotExecute(why)) => {
-                container.could_not_start(now_ns(), &why);
+                pod.container_could_not_start(container, &why);
                 container.save(&self.parts.state).await?;
                 return Err(Error::Invalid(why));
             }
@@ -151,7 +150,7 @@ impl Runtime {
             }
             None => {
                 kill_cgroup(&self.parts.cgroups, container).await?;
-                container.finish(now_ns(), 128 + SIGKILL, "Error", "killed", 0);
+                pod.container_lost(container, 128 + SIGKILL, "Error", "killed");
                 container.save(&self.parts.state).await
             }
         }
@@ -212,8 +211,7 @@ impl Runtime {
         let (pod_id, id) = (pod.id.clone(), container.id.clone());
         blocking(move || state.remove_container(&pod_id, &id)).await?;
         step("the container's record is removed");
-        pod.forget_container(&container.id);
-        self.index.remove_container(container);
+        self.hide_container(pod, container);
         tracing::info!(container = %container.id, "container is removed");
         Ok(())
     }

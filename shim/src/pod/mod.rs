@@ -2,10 +2,12 @@
 //!
 //! One file an operation; `runtime` holds what all of them need.
 
+mod changes;
 mod container;
 mod create;
 mod events;
 mod exec;
+mod feed;
 mod host;
 mod ids;
 mod index;
@@ -22,13 +24,16 @@ mod runtime;
 mod stats;
 mod stop;
 mod users;
+mod view;
 mod volumes;
 
-pub(crate) use container::{Container, Status};
+pub(crate) use container::Container;
 pub(crate) use create::CreateRequest;
+pub(crate) use feed::{Change, Event};
 pub(crate) use ids::now_ns;
 pub(crate) use pod::Pod;
 pub(crate) use recover::Decode;
 pub(crate) use run::RunRequest;
 pub(crate) use runtime::{Parts, Runtime};
 pub(crate) use stats::ContainerUsage;
+pub(crate) use view::{ContainerView, PodView};

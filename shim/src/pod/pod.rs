@@ -10,6 +10,7 @@ use carpel_proto::state::pod_record::Phase;
 use carpel_spec::intent::{NamespaceMode, PodConfig};
 
 use super::container::Container;
+use super::feed::Feed;
 use super::recorded::Recorded;
 use crate::error::Error;
 use crate::holder::HolderClient;
@@ -18,7 +19,8 @@ use crate::state::StateStore;
 #[derive(Debug)]
 pub(crate) struct Pod {
     pub(crate) id: String,
-    pub(crate) config: PodConfig,
+    pub(crate) config: Arc<PodConfig>,
+    pub(super) feed: Arc<Feed>,
     pub(super) record: Recorded<PodRecord>,
     live: Mutex<Live>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
@@ -39,10 +41,16 @@ struct Live {
 }
 
 impl Pod {
-    pub(super) fn new(record: PodRecord, config: PodConfig, quarantine: Option<String>) -> Self {
+    pub(super) fn new(
+        record: PodRecord,
+        config: PodConfig,
+        feed: Arc<Feed>,
+        quarantine: Option<String>,
+    ) -> Self {
         Self {
             id: record.id.clone(),
-            config,
+            config: Arc::new(config),
+            feed,
             record: Recorded::new(record),
             live: Mutex::default(),
             containers: Mutex::default(),
@@ -62,14 +70,6 @@ impl Pod {
 
     pub(super) fn set_down(&self) {
         self.down.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn created_at(&self) -> i64 {
-        self.record.read(|r| r.created_at_ns)
-    }
-
-    pub(crate) fn runtime_handler(&self) -> String {
-        self.record.read(|r| r.runtime_handler.clone())
     }
 
     pub(crate) fn addresses(&self) -> Vec<String> {

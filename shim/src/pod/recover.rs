@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 
 use super::container::Container;
 use super::events::{kill_cgroup, oom_killed};
-use super::ids::{now_ns, short};
+use super::ids::short;
 use super::pod::Pod;
 use super::recorded::blocking;
 use super::runtime::Runtime;
@@ -66,7 +66,7 @@ impl Runtime {
                 Ok((record.clone(), config))
             });
         match readable {
-            Ok((record, config)) => Pod::new(record, config, None),
+            Ok((record, config)) => Pod::new(record, config, Arc::clone(&self.feed), None),
             Err(why) => {
                 tracing::error!(pod = %loaded.id, %why, "pod record is quarantined");
                 let mut record = PodRecord {
@@ -82,7 +82,7 @@ impl Runtime {
                     name,
                     ..PodConfig::default()
                 };
-                Pod::new(record, config, Some(why))
+                Pod::new(record, config, Arc::clone(&self.feed), Some(why))
             }
         }
     }
@@ -100,9 +100,7 @@ impl Runtime {
             },
         };
         tracing::error!(pod = %id, %error, "cannot recover the pod; it is NOTREADY");
-        if pod.record.read(PodRecord::phase) == Phase::Ready {
-            pod.set_phase(Phase::NotReady);
-        }
+        pod.stopped();
         self.index.add_pod(&pod);
     }
 
@@ -166,7 +164,7 @@ impl Runtime {
                 "the node was restarted"
             };
             tracing::warn!(pod = %pod.id, why, "the pod is over");
-            pod.set_phase(Phase::NotReady);
+            pod.stopped();
             self.end_all(pod, why).await?;
             self.undo_containers(pod, unfinished).await?;
             return self.take_down(pod).await;
@@ -211,16 +209,16 @@ impl Runtime {
             (ContainerPhase::Exited, _) => return Ok(()),
             (_, None) => {
                 let message = "the pod's holder does not know the container";
-                container.finish(now_ns(), UNKNOWN, "Unknown", message, 0);
+                pod.container_lost(container, UNKNOWN, "Unknown", message);
             }
             (_, Some(state)) => {
                 container.set_pid(state.pid);
                 match state.status() {
                     Status::Created => return Ok(()),
-                    Status::Running => container.started(state.started_at_ns),
+                    Status::Running => pod.container_started(container, state.started_at_ns),
                     Status::Exited => {
                         let oom = oom_killed(&self.parts.cgroups, container).await;
-                        container.ended(&state, oom);
+                        pod.container_ended(container, &state, oom);
                     }
                 }
             }
@@ -234,7 +232,7 @@ impl Runtime {
                 continue;
             }
             kill_cgroup(&self.parts.cgroups, &container).await?;
-            container.finish(now_ns(), UNKNOWN, "Unknown", why, 0);
+            pod.container_lost(&container, UNKNOWN, "Unknown", why);
             container.save(&self.parts.state).await?;
         }
         Ok(())

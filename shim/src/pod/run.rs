@@ -68,7 +68,12 @@ impl Runtime {
             ..PodRecord::default()
         };
         record.set_phase(Phase::Creating);
-        let pod = Arc::new(Pod::new(record, request.config, None));
+        let pod = Arc::new(Pod::new(
+            record,
+            request.config,
+            Arc::clone(&self.feed),
+            None,
+        ));
         match self.bring_up(&pod).await {
             Ok(()) => Ok(pod.id.clone()),
             Err(error) => {
@@ -88,7 +93,7 @@ impl Runtime {
             r.set_phase(Phase::Ready);
         });
         pod.save(&self.parts.state).await?;
-        self.index.add_pod(pod);
+        self.show_pod(pod);
         self.watch(Arc::clone(pod), events);
         step("the pod is listed");
         tracing::info!(pod = %pod.id, name = %pod.config.name, ?addresses, "pod is ready");
@@ -101,7 +106,7 @@ impl Runtime {
         if let Err(error) = self.take_down(pod).await {
             tracing::error!(pod = %pod.id, %error, "cannot undo a pod that failed to start");
             pod.set_phase(Phase::NotReady);
-            self.index.add_pod(pod);
+            self.show_pod(pod);
             if let Err(error) = pod.save(&self.parts.state).await {
                 tracing::error!(pod = %pod.id, %error, "cannot record it either");
             }

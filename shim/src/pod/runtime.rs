@@ -9,6 +9,7 @@ use carpel_network::driver::NetworkDriver;
 use carpel_proto::state::pod_record::Phase;
 
 use super::container::Container;
+use super::feed::{BACKLOG, Feed};
 use super::index::Index;
 use super::operations::Operations;
 use super::pod::Pod;
@@ -22,6 +23,7 @@ pub(crate) struct Runtime {
     pub(super) parts: Parts,
     pub(super) index: Index,
     pub(super) operations: Operations,
+    pub(super) feed: Arc<Feed>,
 }
 
 /// Made once at start-up.
@@ -47,6 +49,7 @@ impl Runtime {
             parts,
             index: Index::default(),
             operations: Operations::default(),
+            feed: Arc::new(Feed::new(BACKLOG)),
         })
     }
 
@@ -104,8 +107,14 @@ impl Runtime {
         Ok(pod)
     }
 
-    /// Waits for operations that run; nothing new should begin.
+    /// What happens to pods and containers.
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Waits for operations that run, and ends the feed; nothing new should begin.
     pub(crate) async fn drain(&self) {
         self.operations.drain().await;
+        self.feed.close();
     }
 }

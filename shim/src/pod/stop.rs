@@ -51,8 +51,7 @@ impl Runtime {
     }
 
     async fn stop_now(&self, pod: &Arc<Pod>) -> Result<(), Error> {
-        if pod.record.read(|r| r.phase()) == Phase::Ready {
-            pod.set_phase(Phase::NotReady);
+        if pod.stopped() {
             pod.save(&self.parts.state).await?;
         }
         let _alone = tokio::time::timeout(SETTLE, pod.busy.write())
@@ -92,7 +91,7 @@ impl Runtime {
         let (state, id) = (self.parts.state.clone(), pod.id.clone());
         blocking(move || state.remove_pod(&id)).await?;
         step("the pod's record is removed");
-        self.index.remove_pod(pod);
+        self.hide_pod(pod);
         tracing::info!(pod = %pod.id, "pod is removed");
         Ok(())
     }
