@@ -55,6 +55,12 @@ test: setup build ## Run all tests: units, then the built binaries with crictl a
 critest: setup build ## Run critest alone and print every spec's outcome
 	CARPEL_BIN_DIR=$(BIN) cargo test -p carpel-conformance --test critest -- --nocapture
 
+# Not in `test`: what it measures is troubled by whatever runs beside it.
+.PHONY: bench
+bench: build ## Measure beside containerd in one run; writes docs/bench.md and its plot
+	@conformance/setup.sh bench
+	CARPEL_BIN_DIR=$(BIN) cargo bench -p carpel-conformance --bench peers
+
 .PHONY: lint
 lint: ## Check formatting, clippy and documentation
 	cargo fmt --all --check

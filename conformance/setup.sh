@@ -43,5 +43,27 @@ if [ "$(cat "$tools/.pin" 2>/dev/null || true)" != "$pin" ]; then
     )
     echo "$pin" >"$tools/.pin"
 fi
+# What `make bench` compares with, built like the tools and pinned the same way.
+if [ "${1:-all}" = bench ]; then
+    pin=$(cat conformance/tools/peers/go.mod conformance/tools/peers/go.sum <(go version) | sha256sum | cut -c1-16)
+    if [ "$(cat "$tools/.pin-peers" 2>/dev/null || true)" != "$pin" ]; then
+        echo "setup: building containerd and CNI plugins"
+        mkdir -p "$tools/cni"
+        (
+            cd conformance/tools/peers
+            export CGO_ENABLED=0 GOFLAGS=-trimpath
+            modules=github.com/containerd/containerd/v2
+            version=$(go list -m -f '{{.Version}}' $modules)
+            go build -tags no_btrfs,no_devmapper,no_zfs \
+                -ldflags "-s -w -X $modules/version.Version=$version" \
+                -o "$tools/" $modules/cmd/containerd $modules/cmd/containerd-shim-runc-v2
+            modules=github.com/containernetworking/plugins/plugins
+            go build -ldflags '-s -w' -o "$tools/cni/" \
+                $modules/main/bridge $modules/main/loopback \
+                $modules/ipam/host-local $modules/meta/portmap
+        )
+        echo "$pin" >"$tools/.pin-peers"
+    fi
+fi
 # The published CRI, for the test that compares ours with it.
 (cd / && go mod download k8s.io/cri-api@v0.37.2)

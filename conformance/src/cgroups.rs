@@ -9,13 +9,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 #[derive(Debug)]
-pub(crate) struct Cgroups {
+pub struct Cgroups {
     roots: Vec<PathBuf>,
 }
 
 impl Cgroups {
     /// `name` is the cgroup below the root of each hierarchy; it need not exist.
-    pub(crate) fn new(name: &str) -> anyhow::Result<Self> {
+    pub fn new(name: &str) -> anyhow::Result<Self> {
         let table = std::fs::read_to_string("/proc/self/mountinfo").context("read mountinfo")?;
         let roots = table
             .lines()
@@ -62,7 +62,7 @@ impl Cgroups {
     }
 
     /// Kills what is inside and removes all of it.
-    pub(crate) fn remove(&self) {
+    pub fn remove(&self) {
         let end = Instant::now() + Duration::from_secs(10);
         while Instant::now() < end {
             for pid in self.processes() {

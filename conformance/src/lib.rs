@@ -17,6 +17,7 @@ pub mod registry;
 mod settings;
 pub mod spec;
 
+pub use cgroups::Cgroups;
 pub use client::Cri;
 pub use ginkgo::{Expectations, Outcome, Report};
 pub use leaks::Snapshot;

@@ -1,11 +1,14 @@
 //! The namespaces that stand for a node: what runs in them cannot touch the machine.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use anyhow::{Context, anyhow, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Network, mount, IPC and UTS namespaces, kept alive by their descriptors.
 #[derive(Debug)]
@@ -86,9 +89,24 @@ impl Namespaces {
         &self.network
     }
 
+    /// Kills every process in the network namespace, for what has no cgroup of ours.
+    pub fn end_processes(&self) {
+        let Ok(network) = self.network_inode() else {
+            return;
+        };
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        for entry in processes {
+            let namespace = std::fs::metadata(entry.path().join("ns/net"));
+            let inside = namespace.is_ok_and(|found| found.ino() == network);
+            if let (true, Ok(pid)) = (inside, entry.file_name().to_string_lossy().parse()) {
+                // Gone already is as good.
+                kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+            }
+        }
+    }
+
     /// Inode number of the network namespace, as `/proc/PID/ns/net` shows it.
     pub(crate) fn network_inode(&self) -> anyhow::Result<u64> {
-        use std::os::unix::fs::MetadataExt;
         Ok(self
             .network
             .metadata()
