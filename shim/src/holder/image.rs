@@ -1,41 +1,44 @@
-//! The holder's program, sealed in memory once and executed for each pod.
+//! The holder's program, copied to where nobody can change it, and executed for
+//! each pod.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use carpel_sys::mount::{self, Attr, Flags};
+use rustix::fs::{Mode, OFlags};
 
 use crate::error::Error;
 
-/// A copy that nothing can write to: a container that reaches its holder's
-/// executable (CVE-2019-5736) changes nothing, and replacing the file on disk
-/// during an upgrade does not disturb this daemon.
+/// Shown as the executable of every holder.
+const NAME: &str = "carpel-holder";
+const MODE: u32 = 0o500;
+/// What a file system needs beside the file's own bytes.
+const SPARE: u64 = 64 << 10;
+
+/// A copy in memory, on a mount that is attached nowhere and read-only: a container
+/// that reaches its holder's executable (CVE-2019-5736) can change neither its bytes
+/// nor its mode, as it could of a sealed memfd. Replacing the file on disk during an
+/// upgrade does not disturb this daemon.
 #[derive(Debug)]
 pub(crate) struct HolderImage {
-    memory: OwnedFd,
+    mount: OwnedFd,
 }
 
 impl HolderImage {
     pub(crate) fn load(configured: &Path) -> Result<Self, Error> {
         let path = locate(configured)?;
-        let memory = seal(&path).map_err(Error::io(format!(
+        let mount = copy(&path).map_err(Error::io(format!(
             "load the holder's binary {}",
             path.display()
         )))?;
-        Ok(Self { memory })
+        Ok(Self { mount })
     }
 
     /// Path under which a child of this process can execute it.
     pub(super) fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.memory.as_raw_fd()))
-    }
-}
-
-impl AsFd for HolderImage {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.memory.as_fd()
+        PathBuf::from(format!("/proc/self/fd/{}/{NAME}", self.mount.as_raw_fd()))
     }
 }
 
@@ -61,35 +64,42 @@ fn locate(configured: &Path) -> Result<PathBuf, Error> {
         })
 }
 
-fn seal(path: &Path) -> io::Result<OwnedFd> {
+fn copy(path: &Path) -> io::Result<OwnedFd> {
     let mut source = File::open(path)?;
-    let memory = memfd_create(
-        "carpel-holder",
-        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-    )?;
-    let mut file = File::from(memory);
-    io::copy(&mut source, &mut file)?;
-    fcntl_add_seals(
-        &file,
-        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )?;
-    Ok(file.into())
+    let size = source.metadata()?.len() + SPARE;
+    let mount = mount::tmpfs(Some(size), 0o700, Flags::NOSUID | Flags::NODEV)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&mount, NAME, flags, Mode::from_raw_mode(MODE))?;
+    // Closed before the mount is made read-only, which an open writer would forbid.
+    io::copy(&mut source, &mut File::from(file))?;
+    mount::set_attr(&mount, &Attr::set(Flags::READ_ONLY), false)?;
+    Ok(mount)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
     use super::HolderImage;
 
     #[test]
-    fn the_copy_cannot_be_written() {
+    fn nothing_of_the_copy_can_be_changed() {
         let image = HolderImage::load(Path::new("/bin/true")).unwrap();
-        let mut file = std::fs::OpenOptions::new().write(true).open(image.path());
-        if let Ok(file) = &mut file {
-            assert!(file.write_all(b"x").is_err());
-        }
+        let path = image.path();
+        let writer = std::fs::OpenOptions::new().write(true).open(&path);
+        assert_eq!(writer.unwrap_err().raw_os_error(), Some(30));
+        let closed = set_permissions(&path, Permissions::from_mode(0));
+        assert_eq!(closed.unwrap_err().raw_os_error(), Some(30));
+        assert!(
+            std::process::Command::new(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let own = std::fs::read("/bin/true").unwrap();
+        assert!(std::fs::read(&path).unwrap() == own);
     }
 
     #[test]
