@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use carpel_failpoint::step;
@@ -18,6 +18,9 @@ pub(crate) struct StateStore {
     pods: PathBuf,
 }
 
+/// Root's alone, on the way to records as well.
+const MODE: u32 = 0o700;
+
 /// One pod as it was found on disk.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -31,6 +34,9 @@ impl StateStore {
     pub(crate) fn open(root: &Path) -> Result<Self, Error> {
         let pods = root.join("pods");
         make_dir(&pods)?;
+        // Records hold what containers get in their environment.
+        fs::set_permissions(root, fs::Permissions::from_mode(MODE))
+            .map_err(Error::io(format!("protect {}", root.display())))?;
         Ok(Self { pods })
     }
 
@@ -101,7 +107,7 @@ impl StateStore {
 fn make_dir(path: &Path) -> Result<(), Error> {
     fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o711)
+        .mode(MODE)
         .create(path)
         .map_err(Error::io(format!("create {}", path.display())))
 }
@@ -169,6 +175,17 @@ fn names(dir: &Path) -> Result<Vec<String>, Error> {
 mod tests {
     use super::StateStore;
     use carpel_proto::state::{ContainerRecord, PodRecord};
+
+    #[test]
+    fn what_stood_open_is_closed() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(dir.path(), open).unwrap();
+        StateStore::open(dir.path()).unwrap();
+        let mode = dir.path().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
+    }
 
     #[test]
     fn records_are_found_again() {
