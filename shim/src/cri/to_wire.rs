@@ -290,10 +290,7 @@ pub(super) fn container_stats(
 
 pub(super) fn image(image: &Image) -> cri::Image {
     let user = image.user.split(':').next().unwrap_or_default();
-    let uid = user
-        .parse::<i64>()
-        .ok()
-        .map(|value| cri::Int64Value { value });
+    let uid = numeric(user).map(|value| cri::Int64Value { value });
     cri::Image {
         id: image.id.0.clone(),
         repo_tags: image.repo_tags.clone(),
@@ -313,6 +310,14 @@ pub(super) fn image(image: &Image) -> cri::Image {
     }
 }
 
+/// An id that a container of the image could have. Whatever else a client reads as a
+/// name, of which it knows that it cannot tell who that is.
+fn numeric(user: &str) -> Option<i64> {
+    let digits = !user.is_empty() && user.bytes().all(|byte| byte.is_ascii_digit());
+    let value = user.parse::<i32>().ok().filter(|_| digits)?;
+    Some(value.into())
+}
+
 pub(super) fn filesystem(usage: &FsUsage, timestamp: i64) -> cri::FilesystemUsage {
     cri::FilesystemUsage {
         timestamp,
@@ -327,6 +332,25 @@ pub(super) fn filesystem(usage: &FsUsage, timestamp: i64) -> cri::FilesystemUsag
 #[cfg(test)]
 mod tests {
     use carpel_proto::cri;
+
+    #[test]
+    fn only_plain_ids_in_range_are_told_as_numbers() {
+        assert_eq!(super::numeric("1000"), Some(1000));
+        assert_eq!(super::numeric("007"), Some(7));
+        for name in [
+            "",
+            "+1",
+            "-1",
+            "4294967296",
+            "2147483648",
+            "0x0",
+            "\u{661}",
+            " 1",
+            "root",
+        ] {
+            assert_eq!(super::numeric(name), None, "{name:?}");
+        }
+    }
 
     #[test]
     fn signals_come_back_by_name() {
