@@ -210,12 +210,15 @@ fn selinux(option: &SelinuxOption, host: &HostFacts) -> Option<String> {
     whole.then(|| format!("{user}:{role}:{kind}:{level}"))
 }
 
-/// What other tools look for to tell whose container it is.
+/// What other tools look for to tell whose container it is. Of the client's, only
+/// those of the kubelet's own kind: low-level runtimes take others for commands
+/// (CVE-2024-3154).
 fn annotations(input: &Input<'_>) -> HashMap<String, String> {
     let mut annotations: HashMap<_, _> = input
         .container
         .annotations
         .iter()
+        .filter(|(name, _)| name.starts_with("io.kubernetes."))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     let own = [
@@ -365,5 +368,27 @@ mod tests {
             label(&fixture).as_deref(),
             Some("system_u:system_r:container_t:s0:c4,c5")
         );
+    }
+
+    #[test]
+    fn no_annotation_of_a_client_commands_a_low_level_runtime() {
+        let mut fixture = Fixture::default();
+        let wish = |name: &str| (name.to_owned(), "x".to_owned());
+        fixture.container.annotations = [
+            "org.systemd.property.ExecStartPre",
+            "run.oci.hooks",
+            "io.kubernetes.container.hash",
+            "io.kubernetes.cri.container-type",
+        ]
+        .map(wish)
+        .into();
+        let annotations = super::annotations(&fixture.input());
+        assert!(
+            annotations
+                .keys()
+                .all(|name| name.starts_with("io.kubernetes."))
+        );
+        assert_eq!(annotations["io.kubernetes.container.hash"], "x");
+        assert_eq!(annotations["io.kubernetes.cri.container-type"], "container");
     }
 }
