@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use async_trait::async_trait;
 
 use crate::engine::{Error, Image, ImageEngine, ImageId, LayerUsage, PullRequest, Rootfs, Usage};
 use crate::reference::ImageQuery;
-use crate::registry::Registry;
+use crate::registry::{Registry, RegistryConfig};
 
 use super::StoreConfig;
 use super::index::Index;
@@ -24,7 +24,7 @@ pub struct Store {
 pub(crate) struct Inner {
     pub(crate) config: StoreConfig,
     pub(crate) layout: Layout,
-    pub(super) registry: Registry,
+    pub(super) registry: RwLock<Registry>,
     pub(super) index: Mutex<Index>,
     /// Held by who changes images, on disk and then in the index.
     pub(super) commits: Mutex<()>,
@@ -35,6 +35,12 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    /// As configured now; a pull keeps to what it began with.
+    pub(super) fn registry(&self) -> Registry {
+        let slot = self.registry.read();
+        slot.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -58,6 +64,14 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 impl Store {
+    /// How registries are reached from now on; pulls that run go on as they began.
+    pub fn set_registries(&self, config: RegistryConfig) -> Result<(), Error> {
+        let new = Registry::new(config)?;
+        let slot = &self.inner.registry;
+        *slot.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+
     /// Opens the store at `config.root`, which must not be open anywhere else.
     pub async fn open(config: StoreConfig) -> Result<Self, Error> {
         let inner = blocking(move || Inner::open(config)).await?;

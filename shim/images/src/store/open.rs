@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, RwLock};
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
@@ -41,7 +41,7 @@ impl Inner {
         let inner = Self {
             config,
             layout,
-            registry,
+            registry: RwLock::new(registry),
             index,
             commits,
             chains,

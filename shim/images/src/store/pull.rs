@@ -70,7 +70,7 @@ impl Inner {
         progress: &Arc<dyn Progress>,
     ) -> Result<(Session, ResolvedImage), Error> {
         let session = self
-            .registry
+            .registry()
             .session(reference, credentials, Arc::clone(progress))?;
         let held = |digest: &Digest| {
             let index = self.index();
