@@ -32,8 +32,22 @@ pub trait NetworkDriver: Send + Sync + fmt::Debug {
     /// Undoes what belongs to no pod of `live`.
     async fn gc(&self, live: &[String]) -> Result<(), Error>;
 
+    /// How many addresses pods have, and could have; none where we give out none.
+    fn pools(&self) -> Vec<Pool> {
+        Vec::new()
+    }
+
     /// The kubelet's pod CIDRs (UpdateRuntimeConfig). Pods that run keep their addresses.
     async fn set_pod_cidrs(&self, cidrs: &[IpNet]) -> Result<(), Error>;
+}
+
+/// A network that pods get addresses of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    pub cidr: IpNet,
+    pub used: u64,
+    /// What all pods together can have, at most `u64::MAX`.
+    pub total: u64,
 }
 
 #[derive(Debug)]

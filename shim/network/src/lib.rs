@@ -8,7 +8,7 @@ mod netlink;
 mod netns;
 mod none;
 
-pub use bridge::{BridgeConfig, BridgeDriver, StaticRoute};
-pub use driver::{Attachment, Error, HostPort, NetworkDriver, PodNetwork, Protocol, Status};
+pub use bridge::{BridgeConfig, BridgeDriver, Inventory, Recorded, StaticRoute};
+pub use driver::{Attachment, Error, HostPort, NetworkDriver, PodNetwork, Pool, Protocol, Status};
 pub use host::HostDriver;
 pub use none::NoneDriver;

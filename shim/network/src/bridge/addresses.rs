@@ -43,7 +43,7 @@ pub(super) fn mac(address: &IpAddr) -> [u8; 6] {
 
 /// How many addresses pods can have. Of a large IPv6 network only the first 2^32
 /// are used, which also keeps hardware addresses apart.
-fn pods(cidr: &IpNet) -> u128 {
+pub(super) fn pods(cidr: &IpNet) -> u128 {
     let host_bits = (cidr.max_prefix_len() - cidr.prefix_len()).min(32);
     let size = 1_u128 << host_bits;
     let broadcast = u128::from(cidr.addr().is_ipv4());

@@ -11,9 +11,9 @@ use super::base::Base;
 use super::config::BridgeConfig;
 use super::nft::Nft;
 use super::state::State;
-use crate::driver::{Attachment, Error, HostPort, NetworkDriver, PodNetwork, Status};
+use crate::driver::{Attachment, Error, HostPort, NetworkDriver, PodNetwork, Pool, Status};
 use crate::error::{collected, context};
-use crate::netlink::Pool;
+use crate::netlink;
 use crate::netns;
 
 /// Pods that share a lock wait for each other, no more.
@@ -38,7 +38,7 @@ pub(super) struct Inner {
     pub(super) state: Mutex<State>,
     /// Held while devices are deleted.
     pub(super) deleting: Mutex<()>,
-    pub(super) netlink: Pool,
+    pub(super) netlink: netlink::Pool,
 }
 
 /// `PodNetwork` for another thread.
@@ -54,7 +54,7 @@ impl BridgeDriver {
     /// Reads the records. Nothing of the host is changed before the first pod.
     pub fn open(config: BridgeConfig) -> Result<Self, Error> {
         config.validate()?;
-        let netlink = Pool::open().map_err(context(|| "open netlink sockets"))?;
+        let netlink = netlink::Pool::open().map_err(context(|| "open netlink sockets"))?;
         let state = State::open(&config)?;
         let nft = Nft::new(config.nft.clone(), config.state_dir.clone());
         nft.settle()?;
@@ -136,6 +136,10 @@ impl NetworkDriver for BridgeDriver {
     async fn gc(&self, live: &[String]) -> Result<(), Error> {
         let live = live.to_vec();
         self.blocking(move |inner| inner.gc(&live)).await
+    }
+
+    fn pools(&self) -> Vec<Pool> {
+        lock(&self.inner.state).pools()
     }
 
     async fn set_pod_cidrs(&self, cidrs: &[IpNet]) -> Result<(), Error> {

@@ -10,6 +10,7 @@ mod addresses;
 mod base;
 mod config;
 mod driver;
+mod inventory;
 mod listeners;
 mod names;
 mod nft;
@@ -23,3 +24,4 @@ mod sysctl;
 
 pub use config::{BridgeConfig, StaticRoute};
 pub use driver::BridgeDriver;
+pub use inventory::{Inventory, Recorded};

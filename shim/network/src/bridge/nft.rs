@@ -96,6 +96,35 @@ impl Nft {
     }
 }
 
+/// Longest listing that is read.
+const LISTING_MAX: u64 = 16 << 20;
+
+impl Nft {
+    /// A set of a table of ours as JSON; `None` when there is no such set.
+    pub(super) fn list_set(&self, table: &str, set: &str) -> Result<Option<String>, Error> {
+        let program = self.find().ok_or_else(|| {
+            Error::NotReady(format!("{} is not installed", self.program.display()))
+        })?;
+        let what = || format!("run {}", program.display());
+        let mut child = Command::new(&program)
+            .args(["-j", "list", "set", "inet", table, set])
+            .env("LC_ALL", "C")
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(context(what))?;
+        let mut listing = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            let read = stdout.take(LISTING_MAX).read_to_string(&mut listing);
+            read.map_err(context(what))?;
+        }
+        let status = wait(&mut child).map_err(context(what))?;
+        Ok(status.success().then_some(listing))
+    }
+}
+
 fn spawn(program: &Path, turn: File) -> io::Result<Child> {
     Command::new(program)
         .args(["-f", "-"])

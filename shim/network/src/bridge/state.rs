@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::addresses::{gateway, next_free};
+use super::addresses::{gateway, next_free, pods};
 use super::config::{BridgeConfig, check_cidrs};
 use super::record::{Phase, PodAddress, PodRecord};
 use super::store::{NodeRecord, Store, boot_id};
 use super::{names, ports};
-use crate::driver::{Error, HostPort};
+use crate::driver::{Error, HostPort, Pool};
 use crate::error::invalid;
 
 /// Tries for a name of the host's end that nothing else has.
@@ -68,6 +68,17 @@ impl State {
 
     pub(super) fn pod_cidrs(&self) -> &[IpNet] {
         &self.node.pod_cidrs
+    }
+
+    /// How full the pod CIDRs are.
+    pub(super) fn pools(&self) -> Vec<Pool> {
+        let ips = || self.pods.values().flat_map(PodRecord::ips);
+        let pool = |cidr: &IpNet| Pool {
+            cidr: cidr.trunc(),
+            used: ips().filter(|ip| cidr.contains(ip)).count() as u64,
+            total: u64::try_from(pods(cidr)).unwrap_or(u64::MAX),
+        };
+        self.node.pod_cidrs.iter().map(pool).collect()
     }
 
     /// The networks in which pods have or will have their addresses: those of
@@ -290,6 +301,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut state = open(dir.path(), &["10.0.0.0/30"]);
         let first = reserve(&mut state, "a", &[]).unwrap();
+        let pool = &state.pools()[0];
+        assert_eq!((pool.used, pool.total), (1, 1));
         assert!(matches!(
             reserve(&mut state, "b", &[]),
             Err(Error::Exhausted(_))

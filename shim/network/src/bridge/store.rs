@@ -133,6 +133,29 @@ impl Store {
     }
 }
 
+/// All pods' records that can be read, without touching anything.
+pub(super) fn look(dir: &Path) -> Result<Vec<PodRecord>, Error> {
+    let dir = dir.join(PODS);
+    let what = || format!("read {}", dir.display());
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(context(what)(error)),
+    };
+    let mut pods = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(context(what))?.path();
+        // One that has just gone, or is being written, is no record.
+        if path.extension().is_some_and(|end| end == "json")
+            && let Ok(bytes) = fs::read(&path)
+            && let Ok(pod) = serde_json::from_slice(&bytes)
+        {
+            pods.push(pod);
+        }
+    }
+    Ok(pods)
+}
+
 /// Names this boot of the machine.
 pub(super) fn boot_id() -> Result<String, Error> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
