@@ -80,6 +80,21 @@ pub(crate) enum Command {
     Config,
     /// Say whether the runtime is ready
     Health(Health),
+    /// Show what pods and containers use
+    Stats(Stats),
+    /// Print what happens to pods and containers, until Ctrl-C
+    Events(Events),
+    /// Look whether this node has what Carpel needs, and what is left over on it. Ends
+    /// with 0 if all is well, with 1 after warnings, with 2 after failures
+    Doctor(Doctor),
+    /// Print a completion script for a shell
+    Completion(Completion),
+    /// Write the manual pages to a directory
+    Man {
+        /// Made if needed
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, ClapArgs)]
@@ -106,6 +121,13 @@ pub(crate) enum Kind {
     Containers,
     #[value(alias = "image", alias = "i")]
     Images,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Listing {
+    #[default]
+    Table,
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -277,6 +299,83 @@ pub(crate) struct Health {
     /// Try again for this long until the runtime is ready
     #[arg(long, value_name = "TIME", value_parser = time::parse_duration)]
     pub(crate) wait: Option<Duration>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Stats {
+    /// Pods, by name or the beginning of an id [default: those of the namespace]
+    pub(crate) pods: Vec<String>,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// Leave containers out
+    #[arg(long)]
+    pub(crate) pods_only: bool,
+    /// Print again and again, until Ctrl-C
+    #[arg(short, long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s")]
+    #[arg(value_parser = time::parse_duration)]
+    pub(crate) watch: Option<Duration>,
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: Listing,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Events {
+    /// Only of these pods, by name or the beginning of an id
+    pub(crate) pods: Vec<String>,
+    /// Only of this namespace
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// Only of this container, by name or the beginning of an id
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) container: Option<String>,
+    /// Only of this kind; may be given more than once
+    #[arg(short, long = "type", value_name = "KIND")]
+    pub(crate) kinds: Vec<EventKind>,
+    /// End after so many events
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) count: Option<u64>,
+    /// End after this time
+    #[arg(long = "for", value_name = "TIME", value_parser = time::parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// As json, one object a line
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: Listing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EventKind {
+    Created,
+    Started,
+    Stopped,
+    Deleted,
+}
+
+impl EventKind {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Started => "started",
+            Self::Stopped => "stopped",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Doctor {
+    /// Configuration of carpeld
+    #[arg(long, default_value = "/etc/carpel/config.toml", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// The daemon's binary [default: beside carpel, else in PATH]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) carpeld: Option<PathBuf>,
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: Listing,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Completion {
+    pub(crate) shell: clap_complete::Shell,
 }
 
 #[cfg(test)]

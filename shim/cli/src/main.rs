@@ -5,6 +5,7 @@
 mod args;
 mod client;
 mod commands;
+mod doctor;
 mod error;
 mod keys;
 mod logs;

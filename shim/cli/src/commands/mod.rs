@@ -1,9 +1,12 @@
 //! One file a command.
 
+mod completion;
 mod config;
 mod create;
 mod delete;
 mod describe;
+mod doctor;
+mod events;
 mod exec;
 mod get;
 mod health;
@@ -14,6 +17,7 @@ mod pull;
 mod rmi;
 mod save;
 mod start;
+mod stats;
 mod stop;
 mod undo;
 mod version;
@@ -34,6 +38,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         // Mistakes in the manifest are told even when no runtime is there.
         Command::Create(create) => return Box::pin(create::run(&global, create)).await,
         Command::Version => return version::run(&global).await,
+        Command::Doctor(doctor) => return doctor::run(&global, &doctor).await,
+        Command::Completion(args) => return completion::completion(&args),
+        Command::Man { dir } => return completion::man(&dir),
         _ => {}
     }
     let session = Session::open(&global).await?;
@@ -47,11 +54,16 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         Command::Pull(pull) => pull::run(&session, &pull).await,
         Command::Images(images) => images::run(&session, &images.names, images.output).await,
         Command::Rmi(rmi) => rmi::run(&session, &rmi).await,
+        Command::Stats(stats) => stats::run(&session, &stats).await,
+        Command::Events(events) => events::run(&session, &events).await,
         Command::Load(_)
         | Command::Save(_)
         | Command::Config
         | Command::Health(_)
         | Command::Create(_)
-        | Command::Version => Ok(()),
+        | Command::Version
+        | Command::Doctor(_)
+        | Command::Completion(_)
+        | Command::Man { .. } => Ok(()),
     }
 }

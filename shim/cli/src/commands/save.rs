@@ -1,5 +1,6 @@
 //! `carpel save`
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use carpel_proto::admin::{SaveImageRequest, SaveImageResponse};
@@ -9,10 +10,11 @@ use tonic::Streaming;
 
 use crate::args::Save;
 use crate::client::Admin;
-use crate::error::{Doing, Result};
+use crate::error::{CliError, Doing, Result};
 use crate::out;
 
 pub(super) async fn run(mut admin: Admin, args: Save) -> Result<()> {
+    check(&args, std::io::stdout().is_terminal())?;
     let doing = format!("save {}", args.images.join(", "));
     let stream = admin
         .save_image(SaveImageRequest {
@@ -33,6 +35,19 @@ pub(super) async fn run(mut admin: Admin, args: Save) -> Result<()> {
     fs::rename(&partial, &args.output)
         .await
         .doing(format_args!("rename to {}", args.output.display()))
+}
+
+/// Binary data helps nobody on a screen.
+fn check(args: &Save, terminal: bool) -> Result<()> {
+    if args.output == Path::new("-") && terminal {
+        let why = "an archive is not printed on a terminal: name a file with -o, or redirect";
+        return Err(CliError::Usage(why.to_owned()));
+    }
+    if args.output.is_dir() {
+        let why = format!("{} is a directory: name a file", args.output.display());
+        return Err(CliError::Usage(why));
+    }
+    Ok(())
 }
 
 fn beside(path: &Path) -> PathBuf {
@@ -64,4 +79,21 @@ async fn next(stream: &mut Streaming<SaveImageResponse>, doing: &str) -> Result<
         .map(tonic::Response::new)
         .doing(doing)?;
     Ok(message.map(|message| message.data))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Save, check};
+
+    #[test]
+    fn an_archive_goes_to_no_terminal_and_no_directory() {
+        let to = |output: &str| Save {
+            images: vec!["a".to_owned()],
+            output: output.into(),
+        };
+        assert!(check(&to("-"), true).is_err());
+        check(&to("-"), false).unwrap();
+        check(&to("/nowhere/a.tar"), true).unwrap();
+        assert!(check(&to("/"), false).is_err());
+    }
 }

@@ -35,6 +35,7 @@ impl Admin for FakeAdmin {
             started_at_ns: 1,
             pods: 4,
             containers: 5,
+            pid: std::process::id(),
         };
         Ok(Response::new(health))
     }
@@ -45,6 +46,21 @@ impl Admin for FakeAdmin {
     ) -> Result<Response<wire::DumpConfigResponse>, Status> {
         Ok(Response::new(wire::DumpConfigResponse {
             toml: "[paths]\n".to_owned(),
+        }))
+    }
+
+    async fn leftovers(
+        &self,
+        _: Request<wire::LeftoversRequest>,
+    ) -> Result<Response<wire::LeftoversResponse>, Status> {
+        let leftover = wire::Leftover {
+            kind: "link".to_owned(),
+            name: "cpl0123".to_owned(),
+            what: "device of nobody".to_owned(),
+        };
+        Ok(Response::new(wire::LeftoversResponse {
+            leftovers: vec![leftover],
+            failures: Vec::new(),
         }))
     }
 
