@@ -3,8 +3,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use carpel_images::Store;
-use carpel_images::engine::{Credentials, ImageEngine, LayerState, Progress, PullRequest};
+use carpel_images::engine::{Credentials, LayerState, Progress, PullRequest};
 use carpel_proto::admin::admin_server::Admin;
 use carpel_proto::admin::{self as wire, layer_progress::Phase, pull_image_response::What};
 use tokio::sync::mpsc;
@@ -16,17 +17,21 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::config::Config;
 use crate::cri::to_status;
 use crate::error::Error;
-use crate::pod::{Runtime, now_ns};
+use crate::metrics::{Metrics, NodeView};
+use crate::pod::Runtime;
 
 /// Of an archive, in one message.
 const CHUNK: usize = 256 << 10;
 
 #[derive(Debug)]
 pub(crate) struct AdminEdge {
-    config: Arc<Config>,
-    store: Arc<Store>,
-    runtime: Arc<Runtime>,
-    started_at_ns: i64,
+    /// The configuration in force.
+    pub(crate) config: Arc<ArcSwap<Config>>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) node: Arc<NodeView>,
+    pub(crate) started_at_ns: i64,
 }
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -34,17 +39,6 @@ type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn failed(error: impl Into<Error>) -> Status {
     to_status(error.into())
-}
-
-impl AdminEdge {
-    pub(crate) fn new(config: Arc<Config>, store: Arc<Store>, runtime: Arc<Runtime>) -> Self {
-        Self {
-            config,
-            store,
-            runtime,
-            started_at_ns: now_ns(),
-        }
-    }
 }
 
 #[tonic::async_trait]
@@ -56,6 +50,7 @@ impl Admin for AdminEdge {
             started_at_ns: self.started_at_ns,
             pods: count(self.runtime.pods().len()),
             containers: count(self.runtime.containers().len()),
+            pid: std::process::id(),
         }))
     }
 
@@ -65,6 +60,7 @@ impl Admin for AdminEdge {
     ) -> Reply<wire::DumpConfigResponse> {
         let toml = self
             .config
+            .load()
             .to_toml()
             .map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(wire::DumpConfigResponse { toml }))
@@ -95,6 +91,22 @@ impl Admin for AdminEdge {
             })
             .collect();
         Ok(Response::new(wire::LoadImageResponse { images }))
+    }
+
+    async fn leftovers(
+        &self,
+        _: Request<wire::LeftoversRequest>,
+    ) -> Reply<wire::LeftoversResponse> {
+        let report = self.node.leftovers().await;
+        let leftovers = report.leftovers.iter().map(|leftover| wire::Leftover {
+            kind: leftover.kind.word().into(),
+            name: leftover.name.clone(),
+            what: leftover.what.clone(),
+        });
+        Ok(Response::new(wire::LeftoversResponse {
+            leftovers: leftovers.collect(),
+            failures: report.failures.clone(),
+        }))
     }
 
     type SaveImageStream = Replies<wire::SaveImageResponse>;
@@ -140,10 +152,10 @@ impl Admin for AdminEdge {
             credentials,
             progress: Arc::new(Reporter(sender.clone())),
         };
-        let store = Arc::clone(&self.store);
+        let (store, metrics) = (Arc::clone(&self.store), Arc::clone(&self.metrics));
         tokio::spawn(async move {
             let pulled = tokio::select! {
-                pulled = store.pull(pull) => pulled,
+                pulled = metrics.pull(store.as_ref(), pull) => pulled,
                 // The client is gone, and nobody else waits for this pull.
                 () = sender.closed() => return,
             };

@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use carpel_failpoint::{From, Plan};
 use carpel_images::Store;
 use carpel_network::NoneDriver;
@@ -17,20 +18,25 @@ use carpel_proto::cri::image_service_server::ImageServiceServer;
 use carpel_proto::cri::runtime_service_server::RuntimeServiceServer;
 use rustix::fs::FlockOperation;
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::admin::AdminEdge;
+use crate::args;
 use crate::authority::LenientStream;
 use crate::backends;
 use crate::config::{Config, Driver};
 use crate::cri::{self, ImageEdge, RuntimeEdge};
 use crate::holder::HolderImage;
 use crate::listen;
-use crate::pod::{Decode, Parts, Runtime};
+use crate::logging::LogLevel;
+use crate::metrics::{self, Metrics, NodeView, PageServer, RpcLayer, leftovers_view};
+use crate::notify;
+use crate::pod::{Decode, Parts, Runtime, now_ns};
+use crate::reload::Reloader;
 use crate::seccomp::Compiler;
 use crate::state::StateStore;
 
@@ -42,12 +48,20 @@ struct App {
     config: Arc<Config>,
     store: Arc<Store>,
     runtime: Arc<Runtime>,
+    metrics: Arc<Metrics>,
+    reloader: Arc<Reloader>,
     /// Held while this daemon lives: two would undo each other's work.
     _lock: File,
 }
 
-/// Serves until SIGTERM or SIGINT.
-pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
+/// Serves until SIGTERM or SIGINT; SIGHUP reads `path` again.
+pub(crate) async fn serve(
+    config: Config,
+    path: Option<PathBuf>,
+    log: LogLevel,
+) -> anyhow::Result<()> {
+    // From the first moment: unheard, it would end the daemon.
+    let hangups = signal(SignalKind::hangup())?;
     let plan = std::env::var(carpel_failpoint::VARIABLE)
         .ok()
         .map(|text| Plan::parse(&text))
@@ -58,15 +72,17 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
         }
     };
     count_from(From::Start);
-    let app = App::build(config).await?;
+    let app = App::build(config, path, log).await?;
+    let begin = Instant::now();
     app.runtime
         .recover(Decode {
             pod: cri::decode::pod,
             container: cri::decode::container,
         })
         .await?;
+    app.metrics.recovered(begin.elapsed());
     count_from(From::Serving);
-    app.run().await
+    app.run(hangups).await
 }
 
 /// Removes what outlives the daemon on purpose. Refused while there are pods.
@@ -85,7 +101,7 @@ pub(crate) async fn cleanup(config: Config) -> anyhow::Result<()> {
 }
 
 impl App {
-    async fn build(config: Config) -> anyhow::Result<Self> {
+    async fn build(config: Config, path: Option<PathBuf>, log: LogLevel) -> anyhow::Result<Self> {
         let run = make_dirs(&config)?;
         let lock = lock(&run)?;
         let store = Arc::new(backends::store(&config).await?);
@@ -95,6 +111,7 @@ impl App {
         };
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .context("read /proc/sys/kernel/random/boot_id")?;
+        let metrics = Arc::new(Metrics::new());
         let runtime = Runtime::new(Parts {
             state: StateStore::open(&config.paths.root.join("state"))?,
             run,
@@ -104,32 +121,57 @@ impl App {
             cgroups: Arc::new(carpel_cgroup::Hierarchies::detect()?),
             cgroup_root: config.cgroup.root.trim_end_matches('/').to_owned(),
             seccomp: Compiler::new(),
+            metrics: Arc::clone(&metrics),
             boot_id: boot_id.trim().to_owned(),
         });
+        let config = Arc::new(config);
         Ok(Self {
-            config: Arc::new(config),
+            reloader: Arc::new(Reloader {
+                path,
+                current: Arc::new(ArcSwap::new(Arc::clone(&config))),
+                log,
+                store: Arc::clone(&store),
+            }),
+            config,
             store,
             runtime,
+            metrics,
             _lock: lock,
         })
     }
 
-    async fn run(self) -> anyhow::Result<()> {
+    fn image_edge(&self) -> ImageEdge {
+        ImageEdge(Arc::clone(&self.store) as _, Arc::clone(&self.metrics))
+    }
+
+    fn admin_edge(&self, node: &Arc<NodeView>) -> AdminEdge {
+        AdminEdge {
+            config: Arc::clone(&self.reloader.current),
+            store: Arc::clone(&self.store),
+            runtime: Arc::clone(&self.runtime),
+            metrics: Arc::clone(&self.metrics),
+            node: Arc::clone(node),
+            started_at_ns: now_ns(),
+        }
+    }
+
+    async fn run(self, hangups: Signal) -> anyhow::Result<()> {
         let stop = CancellationToken::new();
         let cri = listen::bind(&self.config.grpc.socket)?;
         let admin = listen::bind(&self.config.admin.socket)?;
         let runtime_edge = RuntimeServiceServer::new(RuntimeEdge(Arc::clone(&self.runtime)))
             .max_decoding_message_size(cri::MAX_MESSAGE)
             .max_encoding_message_size(cri::MAX_MESSAGE);
-        let image_edge = ImageServiceServer::new(ImageEdge(Arc::clone(&self.store) as _))
+        let image_edge = ImageServiceServer::new(self.image_edge())
             .max_decoding_message_size(cri::MAX_MESSAGE)
             .max_encoding_message_size(cri::MAX_MESSAGE);
-        let admin_edge = AdminServer::new(AdminEdge::new(
-            Arc::clone(&self.config),
-            Arc::clone(&self.store),
-            Arc::clone(&self.runtime),
-        ));
+        let page = PageServer {
+            metrics: Arc::clone(&self.metrics),
+            node: leftovers_view(Arc::clone(&self.runtime), args::places(&self.config)?),
+        };
+        let admin_edge = AdminServer::new(self.admin_edge(&page.node));
         let serve_cri = Server::builder()
+            .layer(RpcLayer(Arc::clone(&self.metrics)))
             .add_service(runtime_edge)
             .add_service(image_edge)
             .serve_with_incoming_shutdown(connections(cri), stop.clone().cancelled_owned());
@@ -141,6 +183,12 @@ impl App {
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
         );
+        if let Some(listener) = metrics::bind(&self.config.metrics.place()?).await? {
+            tokio::spawn(page.serve(listener, stop.clone()));
+        }
+        tokio::spawn(notify::watchdog(stop.clone()));
+        tokio::spawn(reload_on(hangups, Arc::clone(&self.reloader), stop.clone()));
+        notify::ready();
         let serving = async { tokio::try_join!(serve_cri, serve_admin) };
         tokio::pin!(serving);
         tokio::select! {
@@ -152,6 +200,7 @@ impl App {
             _ = int.recv() => {}
         }
         tracing::info!("ending: no new requests, waiting for those that run");
+        notify::stopping();
         stop.cancel();
         // Readers of events stay until the feed ends, which it does after the last event.
         let drained = tokio::time::timeout(DRAIN, async {
@@ -166,6 +215,22 @@ impl App {
             std::fs::remove_file(socket).with_context(|| format!("remove {}", socket.display()))?;
         }
         Ok(())
+    }
+}
+
+async fn reload_on(mut hangups: Signal, reloader: Arc<Reloader>, stop: CancellationToken) {
+    while stop
+        .run_until_cancelled(hangups.recv())
+        .await
+        .flatten()
+        .is_some()
+    {
+        notify::reloading();
+        let reloader = Arc::clone(&reloader);
+        if let Err(error) = tokio::task::spawn_blocking(move || reloader.reload()).await {
+            tracing::error!(%error, "the reload crashed");
+        }
+        notify::ready();
     }
 }
 

@@ -8,7 +8,7 @@ use carpel_images::registry::{HostConfig, Mirror, RegistryConfig, Timeouts};
 use carpel_images::{Store, StoreConfig};
 use carpel_network::{BridgeConfig, BridgeDriver, StaticRoute};
 
-use crate::config::{Bridge, Config, Registry};
+use crate::config::{Bridge, Config, Driver, Registry, quoted};
 
 pub(crate) async fn store(config: &Config) -> anyhow::Result<Store> {
     let mut store = StoreConfig::new(config.paths.root.join("images"));
@@ -20,6 +20,19 @@ pub(crate) async fn store(config: &Config) -> anyhow::Result<Store> {
 }
 
 pub(crate) fn bridge(config: &Config) -> anyhow::Result<BridgeDriver> {
+    BridgeDriver::open(bridge_config(config)?).context("open the bridge driver")
+}
+
+/// None when another driver connects pods.
+pub(crate) fn bridge_if_used(config: &Config) -> anyhow::Result<Option<BridgeConfig>> {
+    match config.network.driver {
+        Driver::Bridge => bridge_config(config).map(Some),
+        Driver::None => Ok(None),
+    }
+}
+
+/// Of the bridge driver; complaints begin with the key they are about.
+pub(crate) fn bridge_config(config: &Config) -> anyhow::Result<BridgeConfig> {
     let Bridge {
         name,
         pod_cidrs,
@@ -46,18 +59,51 @@ pub(crate) fn bridge(config: &Config) -> anyhow::Result<BridgeDriver> {
             let dst = route
                 .to
                 .parse()
-                .with_context(|| format!("routes.to: {:?}", route.to))?;
+                .with_context(|| format!("network.bridge.routes: to: {:?}", route.to))?;
             let via = route
                 .via
                 .parse()
-                .with_context(|| format!("routes.via: {:?}", route.via))?;
+                .with_context(|| format!("network.bridge.routes: via: {:?}", route.via))?;
             Ok(StaticRoute { dst, via })
         })
         .collect::<anyhow::Result<_>>()?;
-    BridgeDriver::open(bridge).context("open the bridge driver")
+    bridge.validate().map_err(|error| {
+        let key = match &error {
+            carpel_network::Error::Invalid { what, .. } => key_of(what),
+            _ => "",
+        };
+        anyhow::anyhow!("network.bridge{key}: {error}")
+    })?;
+    Ok(bridge)
 }
 
-fn registries(config: &Config) -> RegistryConfig {
+fn key_of(what: &str) -> &'static str {
+    match what {
+        "bridge" => ".name",
+        "nftables table" => ".nft_table",
+        "pod CIDR" => ".pod_cidrs",
+        "mtu" => ".mtu",
+        "route" => ".routes",
+        _ => "",
+    }
+}
+
+/// Whether registries can be reached as the configuration says.
+pub(crate) fn check_registries(config: &Config) -> anyhow::Result<()> {
+    let all = registries(config);
+    for (host, of_host) in &all.hosts {
+        let one = RegistryConfig {
+            hosts: BTreeMap::from([(host.clone(), of_host.clone())]),
+            ..all.clone()
+        };
+        if let Err(error) = carpel_images::registry::Registry::new(one) {
+            anyhow::bail!("registries.{}.mirrors: {error}", quoted(host));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn registries(config: &Config) -> RegistryConfig {
     let hosts: BTreeMap<String, HostConfig> = config
         .registries
         .iter()

@@ -1,10 +1,15 @@
 //! The daemon's configuration: typed, all defaults in code, unknown keys refused.
 
+mod layers;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+
+pub(crate) use layers::{Loaded, flatten, load, quoted};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -13,6 +18,7 @@ pub(crate) struct Config {
     pub(crate) grpc: Grpc,
     pub(crate) admin: Admin,
     pub(crate) log: Log,
+    pub(crate) metrics: Metrics,
     pub(crate) holder: Holder,
     pub(crate) cgroup: Cgroup,
     pub(crate) network: Network,
@@ -82,6 +88,14 @@ impl Default for Log {
             level: "info".into(),
         }
     }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Metrics {
+    /// Where Prometheus finds metrics: `address:port`, or the absolute path of a unix
+    /// socket. Empty: nowhere.
+    pub(crate) listen: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -194,17 +208,33 @@ pub(crate) struct Registry {
     pub(crate) ca_file: Option<PathBuf>,
 }
 
-impl Config {
-    pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read configuration {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("configuration {}", path.display()))
-    }
+/// Where metrics are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Nowhere,
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
 
+impl Metrics {
+    pub(crate) fn place(&self) -> anyhow::Result<Place> {
+        match self.listen.as_str() {
+            "" => Ok(Place::Nowhere),
+            path if path.starts_with('/') => Ok(Place::Unix(path.into())),
+            address => Ok(Place::Tcp(address.parse().map_err(|_| {
+                anyhow::anyhow!(
+                    "metrics.listen: {address:?} is neither address:port nor an absolute path"
+                )
+            })?)),
+        }
+    }
+}
+
+impl Config {
+    #[cfg(test)]
     fn parse(text: &str) -> anyhow::Result<Self> {
-        let config: Self = toml::from_str(text)?;
-        config.check()?;
-        Ok(config)
+        let file = (PathBuf::from("test.toml"), text.to_owned());
+        Ok(layers::merge(&[file])?.config)
     }
 
     pub(crate) fn to_toml(&self) -> anyhow::Result<String> {
@@ -234,6 +264,10 @@ impl Config {
             cidr.parse::<ipnet::IpNet>()
                 .with_context(|| format!("network.bridge.pod_cidrs: {cidr:?} is not a CIDR"))?;
         }
+        crate::logging::filter(&self.log.level)?;
+        self.metrics.place()?;
+        crate::backends::bridge_config(self)?;
+        crate::backends::check_registries(self)?;
         anyhow::ensure!(
             self.images.parallel_layers > 0,
             "images.parallel_layers: 0 is too few"
@@ -284,6 +318,17 @@ mod tests {
                 "network.bridge.pod_cidrs",
             ),
             ("[images]\nparallel_layers = 0", "images.parallel_layers"),
+            ("[log]\nlevel = \"a=b=c\"", "log.level"),
+            ("[metrics]\nlisten = \"here\"", "metrics.listen"),
+            (
+                "[network.bridge]\nnft_table = \"a b\"",
+                "network.bridge.nft_table",
+            ),
+            ("[network.bridge]\nmtu = 7", "network.bridge.mtu"),
+            (
+                "[registries.\"a.example\"]\nmirrors = [\"ftp://x\"]",
+                "registries.\"a.example\".mirrors",
+            ),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(error.contains(key), "{error}");

@@ -10,8 +10,13 @@ mod cri;
 mod error;
 mod holder;
 mod host_files;
+mod leftovers;
 mod listen;
+mod logging;
+mod metrics;
+mod notify;
 mod pod;
+mod reload;
 mod seccomp;
 mod state;
 

@@ -13,10 +13,11 @@ use tonic::{Request, Response, Status};
 use super::chunks::chunks;
 use super::{to_status, to_wire};
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::pod::now_ns;
 
 #[derive(Debug)]
-pub(crate) struct ImageEdge(pub(crate) Arc<dyn ImageEngine>);
+pub(crate) struct ImageEdge(pub(crate) Arc<dyn ImageEngine>, pub(crate) Arc<Metrics>);
 
 type Reply<T> = Result<Response<T>, Status>;
 
@@ -82,7 +83,8 @@ impl ImageService for ImageEdge {
             credentials: credentials(request.auth).map_err(failed)?,
             progress: Arc::new(NoProgress),
         };
-        let id = self.0.pull(pull).await.map_err(failed)?;
+        let pulled = self.1.pull(self.0.as_ref(), pull).await;
+        let id = pulled.map_err(failed)?;
         Ok(Response::new(cri::PullImageResponse { image_ref: id.0 }))
     }
 

@@ -113,6 +113,10 @@ impl Pod {
         self.live().holder.clone()
     }
 
+    pub(crate) fn has_holder(&self) -> bool {
+        self.live().holder.is_some()
+    }
+
     pub(super) fn holder(&self) -> Result<HolderClient, Error> {
         self.try_holder().ok_or_else(|| {
             Error::FailedPrecondition(format!("pod sandbox {} is not running", self.id))

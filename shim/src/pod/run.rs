@@ -84,9 +84,13 @@ impl Runtime {
     }
 
     async fn bring_up(&self, pod: &Arc<Pod>) -> Result<(), Error> {
+        let mut stages = self.parts.metrics.stages("run_pod_sandbox");
         pod.save(&self.parts.state).await?;
+        stages.done("intent");
         let events = self.start_holder(pod).await?;
+        stages.done("holder");
         let addresses = self.connect_network(pod).await?;
+        stages.done("network");
         self.write_files(pod, &addresses).await?;
         pod.record.change(|r| {
             r.addresses = addresses.iter().map(ToString::to_string).collect();

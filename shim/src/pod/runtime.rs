@@ -15,6 +15,7 @@ use super::operations::Operations;
 use super::pod::Pod;
 use crate::error::Error;
 use crate::holder::HolderImage;
+use crate::metrics::Metrics;
 use crate::seccomp::Compiler;
 use crate::state::StateStore;
 
@@ -39,6 +40,7 @@ pub(crate) struct Parts {
     /// Parent of pods that bring none.
     pub(crate) cgroup_root: String,
     pub(crate) seccomp: Compiler,
+    pub(crate) metrics: Arc<Metrics>,
     /// /proc/sys/kernel/random/boot_id
     pub(crate) boot_id: String,
 }
@@ -81,6 +83,22 @@ impl Runtime {
 
     pub(crate) fn pod_of(&self, container: &Container) -> Result<Arc<Pod>, Error> {
         self.index.pod(&container.pod_id)
+    }
+
+    /// Pods whose holder ended by itself and that nobody stops yet.
+    pub(crate) fn lost_pods(&self) -> Vec<String> {
+        let pods = self.pods();
+        let lost = |pod: &&Arc<Pod>| {
+            !pod.is_ready()
+                && !pod.is_down()
+                && pod.quarantine.is_none()
+                && pod.busy.try_read().is_ok()
+        };
+        pods.iter().filter(lost).map(|pod| pod.id.clone()).collect()
+    }
+
+    pub(crate) fn seccomp_programs(&self) -> usize {
+        self.parts.seccomp.programs()
     }
 
     pub(crate) fn run_dir(&self) -> &Path {

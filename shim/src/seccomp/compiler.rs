@@ -53,6 +53,12 @@ impl Compiler {
         }
     }
 
+    /// How many programs are remembered.
+    pub(crate) fn programs(&self) -> usize {
+        let programs = self.programs.lock();
+        programs.unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// The program, an array of `struct sock_filter`, for a container whose bounding
     /// set is `capabilities`.
     pub(crate) fn program(
