@@ -122,6 +122,7 @@ impl App {
             cgroup_root: config.cgroup.root.trim_end_matches('/').to_owned(),
             seccomp: Compiler::new(),
             metrics: Arc::clone(&metrics),
+            event_backlog: config.grpc.event_backlog,
             boot_id: boot_id.trim().to_owned(),
         });
         let config = Arc::new(config);
@@ -138,6 +139,13 @@ impl App {
             metrics,
             _lock: lock,
         })
+    }
+
+    fn runtime_edge(&self) -> RuntimeEdge {
+        RuntimeEdge(
+            Arc::clone(&self.runtime),
+            Arc::clone(&self.reloader.current),
+        )
     }
 
     fn image_edge(&self) -> ImageEdge {
@@ -159,7 +167,7 @@ impl App {
         let stop = CancellationToken::new();
         let cri = listen::bind(&self.config.grpc.socket)?;
         let admin = listen::bind(&self.config.admin.socket)?;
-        let runtime_edge = RuntimeServiceServer::new(RuntimeEdge(Arc::clone(&self.runtime)))
+        let runtime_edge = RuntimeServiceServer::new(self.runtime_edge())
             .max_decoding_message_size(cri::MAX_MESSAGE)
             .max_encoding_message_size(cri::MAX_MESSAGE);
         let image_edge = ImageServiceServer::new(self.image_edge())

@@ -50,12 +50,15 @@ impl Default for Paths {
 pub(crate) struct Grpc {
     /// Unix socket of the CRI.
     pub(crate) socket: PathBuf,
+    /// Events that a reader of GetContainerEvents may be behind before it is dropped.
+    pub(crate) event_backlog: usize,
 }
 
 impl Default for Grpc {
     fn default() -> Self {
         Self {
             socket: "/run/carpel/carpel.sock".into(),
+            event_backlog: 2048,
         }
     }
 }
@@ -268,6 +271,11 @@ impl Config {
         self.metrics.place()?;
         crate::backends::bridge_config(self)?;
         crate::backends::check_registries(self)?;
+        let backlog = self.grpc.event_backlog;
+        anyhow::ensure!(
+            (1..=1 << 20).contains(&backlog),
+            "grpc.event_backlog: {backlog} is not from 1 to 1048576"
+        );
         anyhow::ensure!(
             self.images.parallel_layers > 0,
             "images.parallel_layers: 0 is too few"
@@ -299,6 +307,19 @@ mod tests {
                     .any(|l| l.trim_start_matches("# ").starts_with(&format!("{key} ="))),
                 "examples/config.toml does not show {key}"
             );
+        }
+    }
+
+    #[test]
+    fn a_backlog_of_no_or_too_many_events_is_refused() {
+        for (value, good) in [
+            (0, false),
+            (1, true),
+            (1 << 20, true),
+            ((1 << 20) + 1, false),
+        ] {
+            let parsed = Config::parse(&format!("[grpc]\nevent_backlog = {value}\n"));
+            assert_eq!(parsed.is_ok(), good, "{value}");
         }
     }
 

@@ -14,7 +14,7 @@ use crate::devices;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::limits::{Limits, Setting};
-use crate::stats::{self, Stats};
+use crate::stats::{self, Hugepages, Stats};
 
 const SIGKILL: i32 = 9;
 /// Rounds of killing what appeared since the last one.
@@ -180,6 +180,14 @@ impl Cgroup {
         match &self.kind {
             Kind::V1 { dirs, .. } => stats::v1(dirs),
             Kind::V2 { root, relative } => stats::v2(&root.join(relative)),
+        }
+    }
+
+    /// Pages of sizes other than the ordinary one; empty where they are not accounted.
+    pub fn hugepages(&self) -> Result<Vec<Hugepages>> {
+        match &self.kind {
+            Kind::V1 { dirs, .. } => stats::v1_hugepages(dirs),
+            Kind::V2 { root, relative } => stats::v2_hugepages(&root.join(relative)),
         }
     }
 

@@ -17,4 +17,6 @@ pub use error::Error;
 pub use group::Cgroup;
 pub use hierarchies::{Hierarchies, Use, Version};
 pub use limits::Limits;
-pub use stats::Stats;
+pub use stats::{
+    Cpu, DeviceIo, Faults, Hugepages, Memory, Pids, Pressure, Stall, Stats, Swap, Throttling,
+};

@@ -1,120 +1,111 @@
 //! What a group has used, read straight from its files.
 
-use std::path::{Path, PathBuf};
+mod parse;
+mod v1;
+mod v2;
 
-use crate::error::Result;
-use crate::files::{keyed, read_if_there};
+pub use parse::{Pressure, Stall};
+pub(crate) use v1::{hugepages as v1_hugepages, read as v1};
+pub(crate) use v2::{hugepages as v2_hugepages, read as v2};
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stats {
-    /// CPU time since the group was made, ns.
-    pub cpu_usage_ns: u64,
-    /// Bytes in use, page cache included.
-    pub memory_usage: u64,
-    /// Usage without the page cache that is easily given back (CRI working_set_bytes).
-    pub memory_working_set: u64,
-    /// Anonymous memory.
-    pub memory_rss: u64,
-    /// None: unlimited.
-    pub memory_limit: Option<u64>,
+    pub cpu: Cpu,
+    pub memory: Memory,
     /// None where swap is not accounted.
-    pub swap_usage: Option<u64>,
-    pub page_faults: u64,
-    pub major_page_faults: u64,
-    pub pids: u64,
+    pub swap: Option<Swap>,
+    pub pids: Pids,
+    /// Empty where input and output are not accounted.
+    pub io: Vec<DeviceIo>,
+    /// None where the kernel does not tell it, which under v1 it never does.
+    pub io_pressure: Option<Pressure>,
 }
 
-/// v1 says "unlimited" with a number near 2^63, rounded to pages.
-const UNLIMITED: u64 = 1 << 62;
-
-fn number(text: &str) -> u64 {
-    text.trim().parse().unwrap_or(0)
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Cpu {
+    /// Since the group was made.
+    pub usage_ns: u64,
+    pub user_ns: u64,
+    pub system_ns: u64,
+    /// None where the group has no bandwidth control.
+    pub throttling: Option<Throttling>,
+    pub pressure: Option<Pressure>,
 }
 
-pub(crate) fn v1(dirs: &[(Vec<String>, PathBuf)]) -> Result<Stats> {
-    let mut stats = Stats::default();
-    let file = |controller: &str, name: &str| -> Result<Option<String>> {
-        match dirs
-            .iter()
-            .find(|(names, _)| names.iter().any(|n| n == controller))
-        {
-            Some((_, dir)) => read_if_there(&dir.join(name)),
-            None => Ok(None),
-        }
-    };
-    stats.cpu_usage_ns = number(&file("cpuacct", "cpuacct.usage")?.unwrap_or_default());
-    stats.pids = number(&file("pids", "pids.current")?.unwrap_or_default());
-    stats.memory_usage = number(&file("memory", "memory.usage_in_bytes")?.unwrap_or_default());
-    let limit = number(&file("memory", "memory.limit_in_bytes")?.unwrap_or_default());
-    stats.memory_limit = (limit > 0 && limit < UNLIMITED).then_some(limit);
-    let detail = file("memory", "memory.stat")?.unwrap_or_default();
-    let get = |key| keyed(&detail, key).unwrap_or(0);
-    stats.memory_working_set = stats
-        .memory_usage
-        .saturating_sub(get("total_inactive_file"));
-    stats.memory_rss = get("total_rss");
-    stats.page_faults = get("total_pgfault");
-    stats.major_page_faults = get("total_pgmajfault");
-    let both = file("memory", "memory.memsw.usage_in_bytes")?;
-    stats.swap_usage = both.map(|both| number(&both).saturating_sub(stats.memory_usage));
-    Ok(stats)
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Throttling {
+    pub periods: u64,
+    pub throttled_periods: u64,
+    pub throttled_ns: u64,
 }
 
-pub(crate) fn v2(dir: &Path) -> Result<Stats> {
-    let file = |name: &str| read_if_there(&dir.join(name));
-    let cpu = file("cpu.stat")?.unwrap_or_default();
-    let detail = file("memory.stat")?.unwrap_or_default();
-    let get = |key| keyed(&detail, key).unwrap_or(0);
-    let memory_usage = number(&file("memory.current")?.unwrap_or_default());
-    Ok(Stats {
-        cpu_usage_ns: keyed(&cpu, "usage_usec").unwrap_or(0) * 1000,
-        memory_usage,
-        memory_working_set: memory_usage.saturating_sub(get("inactive_file")),
-        memory_rss: get("anon"),
-        memory_limit: file("memory.max")?.and_then(|text| text.trim().parse().ok()),
-        swap_usage: file("memory.swap.current")?.map(|text| number(&text)),
-        page_faults: get("pgfault"),
-        major_page_faults: get("pgmajfault"),
-        pids: number(&file("pids.current")?.unwrap_or_default()),
-    })
+/// Bytes, but for the counts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Memory {
+    /// In use, page cache included.
+    pub usage: u64,
+    /// Usage without the page cache that is easily given back (CRI working_set_bytes).
+    pub working_set: u64,
+    /// Anonymous memory.
+    pub rss: u64,
+    /// Page cache.
+    pub cache: u64,
+    pub mapped_file: u64,
+    /// None where the kernel does not tell it.
+    pub kernel: Option<u64>,
+    /// Most that was ever in use; None where the kernel does not tell it.
+    pub peak: Option<u64>,
+    /// None: unlimited.
+    pub limit: Option<u64>,
+    /// What the group is spared down to; None: nothing.
+    pub reservation: Option<u64>,
+    /// How often the limit was hit.
+    pub limit_hits: u64,
+    /// Processes that the kernel killed for want of memory.
+    pub oom_kills: u64,
+    /// Of the group and those below it.
+    pub faults: Faults,
+    /// Of the group alone; None where the kernel does not tell them apart.
+    pub own_faults: Option<Faults>,
+    pub pressure: Option<Pressure>,
 }
 
-#[cfg(test)]
-mod tests {
-    use std::fs;
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Faults {
+    pub all: u64,
+    pub major: u64,
+}
 
-    use super::{Stats, v2};
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swap {
+    pub usage: u64,
+    /// None: unlimited.
+    pub limit: Option<u64>,
+}
 
-    #[test]
-    fn v2_files_are_read() {
-        let dir = std::env::temp_dir().join(format!("carpel-cgroup-stats-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        for (name, text) in [
-            ("cpu.stat", "usage_usec 12\nuser_usec 5\n"),
-            ("memory.current", "1000\n"),
-            ("memory.max", "max\n"),
-            (
-                "memory.stat",
-                "anon 300\ninactive_file 400\npgfault 5\npgmajfault 1\n",
-            ),
-            ("memory.swap.current", "7\n"),
-            ("pids.current", "3\n"),
-        ] {
-            fs::write(dir.join(name), text).unwrap();
-        }
-        let stats = v2(&dir).unwrap();
-        fs::remove_dir_all(&dir).unwrap();
-        let expected = Stats {
-            cpu_usage_ns: 12_000,
-            memory_usage: 1000,
-            memory_working_set: 600,
-            memory_rss: 300,
-            memory_limit: None,
-            swap_usage: Some(7),
-            page_faults: 5,
-            major_page_faults: 1,
-            pids: 3,
-        };
-        assert_eq!(stats, expected);
-    }
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pids {
+    /// Threads, as the kernel counts them.
+    pub current: u64,
+    /// None: unlimited.
+    pub limit: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeviceIo {
+    pub major: u32,
+    pub minor: u32,
+    pub reads: u64,
+    pub read_bytes: u64,
+    pub writes: u64,
+    pub written_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hugepages {
+    /// `2MB`, `1GB`, as the kernel names it.
+    pub size: String,
+    pub usage: u64,
+    /// None where the kernel does not tell it.
+    pub peak: Option<u64>,
 }

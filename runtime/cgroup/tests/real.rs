@@ -61,8 +61,8 @@ fn limits_are_set_and_statistics_read() {
     let mut child = sleeper(&group);
     assert_eq!(group.pids().unwrap(), [i32::try_from(child.id()).unwrap()]);
     let stats = group.stats().unwrap();
-    assert_eq!(stats.memory_limit, Some(64 << 20));
-    assert_eq!(stats.pids, 1);
+    assert_eq!(stats.memory.limit, Some(64 << 20));
+    assert_eq!(stats.pids.current, 1);
     assert_eq!(group.oom_kills().unwrap(), 0);
     group.kill().unwrap();
     child.wait().unwrap();

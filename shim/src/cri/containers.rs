@@ -5,16 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carpel_proto::cri;
-use carpel_proto::state::container_record::Phase;
-use futures_util::future::join_all;
 use prost::Message;
-use serde_json::json;
 
 use super::chunks::chunks;
 use super::filter::{id_matches, labels_match};
-use super::{MAX_MESSAGE, from_wire, to_wire};
+use super::{MAX_MESSAGE, from_wire, info, to_wire};
 use crate::error::Error;
-use crate::pod::{Container, ContainerView, CreateRequest, Runtime};
+use crate::pod::{ContainerView, CreateRequest, Runtime};
 
 pub(super) async fn create(
     runtime: &Arc<Runtime>,
@@ -88,7 +85,7 @@ pub(super) async fn status(
 ) -> Result<cri::ContainerStatusResponse, Error> {
     let container = runtime.container(&request.container_id)?;
     let info = if request.verbose {
-        info(runtime, &container).await?
+        info::container(runtime, &container).await
     } else {
         HashMap::new()
     };
@@ -96,19 +93,6 @@ pub(super) async fn status(
         status: Some(to_wire::container_status(&container.view())),
         info,
     })
-}
-
-async fn info(
-    runtime: &Runtime,
-    container: &Arc<Container>,
-) -> Result<HashMap<String, String>, Error> {
-    let info = json!({
-        "sandboxID": container.pod_id,
-        "pid": container.pid(),
-        "runtimeType": "native",
-        "runtimeSpec": *runtime.spec_of(container).await?,
-    });
-    Ok(HashMap::from([("info".to_owned(), info.to_string())]))
 }
 
 pub(super) async fn exec_sync(
@@ -140,44 +124,6 @@ fn fit(one: &mut Vec<u8>, other: &mut Vec<u8>, room: usize) {
     };
     short.truncate(room / 2);
     long.truncate(room - short.len());
-}
-
-pub(super) async fn stats(
-    runtime: &Runtime,
-    request: &cri::ContainerStatsRequest,
-) -> Result<cri::ContainerStatsResponse, Error> {
-    let container = runtime.container(&request.container_id)?;
-    let usage = runtime.container_usage(&container).await?;
-    Ok(cri::ContainerStatsResponse {
-        stats: Some(to_wire::container_stats(&container.view(), &usage)),
-    })
-}
-
-pub(super) async fn list_stats(
-    runtime: &Runtime,
-    request: cri::ListContainerStatsRequest,
-) -> cri::ListContainerStatsResponse {
-    let filter = request.filter.unwrap_or_default();
-    let wanted = |container: &Arc<Container>| {
-        matches!(container.phase(), Phase::Created | Phase::Running)
-            && id_matches(&filter.id, &container.id)
-            && id_matches(&filter.pod_sandbox_id, &container.pod_id)
-            && labels_match(&filter.label_selector, &container.config.labels)
-    };
-    let containers: Vec<_> = runtime.containers().into_iter().filter(wanted).collect();
-    let looks = containers.iter().map(|container| async move {
-        match runtime.container_usage(container).await {
-            Ok(usage) => Some(to_wire::container_stats(&container.view(), &usage)),
-            // It ended between the look at its state and the look at its cgroup.
-            Err(error) => {
-                tracing::debug!(container = %container.id, %error, "no statistics");
-                None
-            }
-        }
-    });
-    cri::ListContainerStatsResponse {
-        stats: join_all(looks).await.into_iter().flatten().collect(),
-    }
 }
 
 #[cfg(test)]

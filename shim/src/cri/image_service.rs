@@ -7,11 +7,10 @@ use carpel_images::engine::{Credentials, Image, ImageEngine, NoProgress, PullReq
 use carpel_proto::cri;
 use carpel_proto::cri::image_service_server::ImageService;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use serde_json::{Value, json};
 use tonic::{Request, Response, Status};
 
 use super::chunks::chunks;
-use super::{to_status, to_wire};
+use super::{info, to_status, to_wire};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::pod::now_ns;
@@ -66,7 +65,7 @@ impl ImageService for ImageEdge {
             .await
             .map_err(failed)?;
         let info = match &image {
-            Some(image) if request.verbose => info(image),
+            Some(image) if request.verbose => info::image(image),
             _ => HashMap::new(),
         };
         let image = image.as_ref().map(to_wire::image);
@@ -125,12 +124,6 @@ impl ImageEdge {
         let found = self.0.status(&name).await.map_err(failed)?;
         Ok(found.into_iter().collect())
     }
-}
-
-fn info(image: &Image) -> HashMap<String, String> {
-    let config: Value = serde_json::from_str(&image.config_json).unwrap_or(Value::Null);
-    let info = json!({ "chainID": image.chain_id, "imageSpec": config });
-    HashMap::from([("info".to_owned(), info.to_string())])
 }
 
 /// The forms of CRI AuthConfig, of which a client fills in one.

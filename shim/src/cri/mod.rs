@@ -6,11 +6,15 @@ mod events;
 mod filter;
 mod from_wire;
 mod image_service;
+mod info;
+mod metrics;
 mod pods;
 mod runtime_service;
+mod stats;
 mod status;
 mod status_code;
 mod to_wire;
+mod usage;
 
 pub(crate) use from_wire::decode;
 pub(crate) use image_service::ImageEdge;

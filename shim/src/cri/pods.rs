@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use carpel_proto::cri;
 use prost::Message;
-use serde_json::json;
 
 use super::chunks::chunks;
 use super::filter::{id_matches, labels_match};
-use super::{from_wire, to_wire};
+use super::{from_wire, info, to_wire};
 use crate::error::Error;
-use crate::pod::{Pod, PodView, RunRequest, Runtime, now_ns};
+use crate::pod::{PodView, RunRequest, Runtime, now_ns};
 
 pub(super) async fn run(
     runtime: &Arc<Runtime>,
@@ -39,7 +38,7 @@ pub(super) fn status(
     Ok(cri::PodSandboxStatusResponse {
         status: Some(to_wire::pod_status(&pod.view())),
         info: if request.verbose {
-            info(&pod)
+            info::pod(runtime, &pod)
         } else {
             HashMap::new()
         },
@@ -49,16 +48,6 @@ pub(super) fn status(
             .collect(),
         timestamp: now_ns(),
     })
-}
-
-fn info(pod: &Pod) -> HashMap<String, String> {
-    let info = json!({
-        "pid": pod.holder_pid(),
-        "cgroup": pod.cgroup(),
-        "addresses": pod.addresses(),
-        "quarantine": pod.quarantine,
-    });
-    HashMap::from([("info".to_owned(), info.to_string())])
 }
 
 pub(super) fn list(

@@ -2,16 +2,22 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use carpel_proto::cri;
 use carpel_proto::cri::runtime_service_server::RuntimeService;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use super::{containers, events, pods, status, to_status};
+use super::{containers, events, metrics, pods, stats, status, to_status};
+use crate::config::Config;
 use crate::pod::Runtime;
 
 #[derive(Debug)]
-pub(crate) struct RuntimeEdge(pub(crate) Arc<Runtime>);
+pub(crate) struct RuntimeEdge(
+    pub(crate) Arc<Runtime>,
+    /// The configuration in force.
+    pub(crate) Arc<ArcSwap<Config>>,
+);
 
 type Reply<T> = Result<Response<T>, Status>;
 
@@ -41,9 +47,12 @@ impl RuntimeService for RuntimeEdge {
     }
 
     async fn status(&self, request: Request<cri::StatusRequest>) -> Reply<cri::StatusResponse> {
-        reply(Ok(
-            status::status(&self.0, request.into_inner().verbose).await
-        ))
+        reply(Ok(status::status(
+            &self.0,
+            &self.1.load(),
+            request.into_inner().verbose,
+        )
+        .await))
     }
 
     async fn runtime_config(
@@ -172,16 +181,14 @@ impl RuntimeService for RuntimeEdge {
         &self,
         request: Request<cri::ContainerStatsRequest>,
     ) -> Reply<cri::ContainerStatsResponse> {
-        reply(containers::stats(&self.0, &request.into_inner()).await)
+        reply(stats::container(&self.0, &request.into_inner()).await)
     }
 
     async fn list_container_stats(
         &self,
         request: Request<cri::ListContainerStatsRequest>,
     ) -> Reply<cri::ListContainerStatsResponse> {
-        reply(Ok(
-            containers::list_stats(&self.0, request.into_inner()).await
-        ))
+        reply(stats::containers(&self.0, request.into_inner()).await)
     }
 
     type StreamPodSandboxesStream = Streamed<cri::StreamPodSandboxesResponse>;
@@ -207,23 +214,25 @@ impl RuntimeService for RuntimeEdge {
 
     async fn stream_container_stats(
         &self,
-        _: Request<cri::StreamContainerStatsRequest>,
+        request: Request<cri::StreamContainerStatsRequest>,
     ) -> Reply<Self::StreamContainerStatsStream> {
-        not_yet("StreamContainerStats")
+        let stream = stats::stream_containers(&self.0, request.into_inner());
+        Ok(Response::new(stream))
     }
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<cri::StreamPodSandboxStatsRequest>,
+        request: Request<cri::StreamPodSandboxStatsRequest>,
     ) -> Reply<Self::StreamPodSandboxStatsStream> {
-        not_yet("StreamPodSandboxStats")
+        let stream = stats::stream_pods(&self.0, request.into_inner());
+        Ok(Response::new(stream))
     }
 
     async fn stream_pod_sandbox_metrics(
         &self,
         _: Request<cri::StreamPodSandboxMetricsRequest>,
     ) -> Reply<Self::StreamPodSandboxMetricsStream> {
-        not_yet("StreamPodSandboxMetrics")
+        Ok(Response::new(metrics::stream(&self.0)))
     }
 
     async fn get_container_events(
@@ -257,16 +266,16 @@ impl RuntimeService for RuntimeEdge {
 
     async fn pod_sandbox_stats(
         &self,
-        _: Request<cri::PodSandboxStatsRequest>,
+        request: Request<cri::PodSandboxStatsRequest>,
     ) -> Reply<cri::PodSandboxStatsResponse> {
-        not_yet("PodSandboxStats")
+        reply(stats::pod(&self.0, &request.into_inner()).await)
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _: Request<cri::ListPodSandboxStatsRequest>,
+        request: Request<cri::ListPodSandboxStatsRequest>,
     ) -> Reply<cri::ListPodSandboxStatsResponse> {
-        not_yet("ListPodSandboxStats")
+        reply(stats::pods(&self.0, request.into_inner()).await)
     }
 
     async fn checkpoint_container(
@@ -294,14 +303,14 @@ impl RuntimeService for RuntimeEdge {
         &self,
         _: Request<cri::ListMetricDescriptorsRequest>,
     ) -> Reply<cri::ListMetricDescriptorsResponse> {
-        not_yet("ListMetricDescriptors")
+        reply(Ok(metrics::descriptors(&self.0)))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<cri::ListPodSandboxMetricsRequest>,
     ) -> Reply<cri::ListPodSandboxMetricsResponse> {
-        not_yet("ListPodSandboxMetrics")
+        reply(metrics::pods(&self.0).await)
     }
 
     async fn update_pod_sandbox_resources(

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use carpel_proto::cri;
-use serde_json::json;
 
+use super::info;
+use crate::config::Config;
 use crate::error::Error;
 use crate::pod::Runtime;
 
@@ -20,7 +21,11 @@ pub(super) fn version() -> cri::VersionResponse {
     }
 }
 
-pub(super) async fn status(runtime: &Runtime, verbose: bool) -> cri::StatusResponse {
+pub(super) async fn status(
+    runtime: &Runtime,
+    config: &Config,
+    verbose: bool,
+) -> cri::StatusResponse {
     let network = runtime.network().status().await;
     let condition = |kind: &str, status, reason: &str, message: &str| cri::RuntimeCondition {
         r#type: kind.into(),
@@ -47,7 +52,7 @@ pub(super) async fn status(runtime: &Runtime, verbose: bool) -> cri::StatusRespo
     cri::StatusResponse {
         status: Some(cri::RuntimeStatus { conditions }),
         info: if verbose {
-            info(runtime)
+            info::node(runtime, config)
         } else {
             HashMap::new()
         },
@@ -58,15 +63,6 @@ pub(super) async fn status(runtime: &Runtime, verbose: bool) -> cri::StatusRespo
             mount_options: false,
         }),
     }
-}
-
-fn info(runtime: &Runtime) -> HashMap<String, String> {
-    let config = json!({
-        "stateDir": runtime.run_dir(),
-        "imageEngine": runtime.images().name(),
-        "networkDriver": runtime.network().name(),
-    });
-    HashMap::from([("config".to_owned(), config.to_string())])
 }
 
 pub(super) fn runtime_config() -> cri::RuntimeConfigResponse {

@@ -7,9 +7,9 @@ use carpel_proto::cri;
 use carpel_proto::state::container_record::Phase;
 use carpel_spec::intent;
 
-use crate::pod::{Change, ContainerUsage, ContainerView, Event, PodView};
+use crate::pod::{Change, ContainerView, Event, PodView};
 
-fn map(map: &BTreeMap<String, String>) -> HashMap<String, String> {
+pub(super) fn map(map: &BTreeMap<String, String>) -> HashMap<String, String> {
     map.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
@@ -102,7 +102,7 @@ pub(super) fn container_state(phase: Phase) -> cri::ContainerState {
     }
 }
 
-fn container_metadata(config: &intent::ContainerConfig) -> cri::ContainerMetadata {
+pub(super) fn container_metadata(config: &intent::ContainerConfig) -> cri::ContainerMetadata {
     cri::ContainerMetadata {
         name: config.name.clone(),
         attempt: config.attempt,
@@ -234,58 +234,8 @@ fn resources(resources: &intent::Resources) -> cri::LinuxContainerResources {
     }
 }
 
-fn number(value: u64) -> Option<cri::UInt64Value> {
+pub(super) fn number(value: u64) -> Option<cri::UInt64Value> {
     Some(cri::UInt64Value { value })
-}
-
-pub(super) fn container_stats(
-    container: &ContainerView,
-    usage: &ContainerUsage,
-) -> cri::ContainerStats {
-    let timestamp = usage.at_ns;
-    let stats = usage.cgroup.as_ref();
-    cri::ContainerStats {
-        attributes: Some(cri::ContainerAttributes {
-            id: container.id.clone(),
-            metadata: Some(container_metadata(&container.config)),
-            labels: map(&container.config.labels),
-            annotations: map(&container.config.annotations),
-        }),
-        cpu: stats.map(|stats| cri::CpuUsage {
-            timestamp,
-            usage_core_nano_seconds: number(stats.cpu_usage_ns),
-            usage_nano_cores: usage.nano_cores.and_then(number),
-            psi: None,
-        }),
-        memory: stats.map(|stats| cri::MemoryUsage {
-            timestamp,
-            working_set_bytes: number(stats.memory_working_set),
-            available_bytes: stats
-                .memory_limit
-                .and_then(|limit| number(limit.saturating_sub(stats.memory_working_set))),
-            usage_bytes: number(stats.memory_usage),
-            rss_bytes: number(stats.memory_rss),
-            page_faults: number(stats.page_faults),
-            major_page_faults: number(stats.major_page_faults),
-            psi: None,
-        }),
-        writable_layer: Some(cri::FilesystemUsage {
-            timestamp,
-            fs_id: Some(cri::FilesystemIdentifier {
-                mountpoint: usage.filesystem.clone(),
-            }),
-            used_bytes: number(usage.writable.bytes),
-            inodes_used: number(usage.writable.inodes),
-        }),
-        swap: stats
-            .and_then(|stats| stats.swap_usage)
-            .map(|swap| cri::SwapUsage {
-                timestamp,
-                swap_available_bytes: None,
-                swap_usage_bytes: number(swap),
-            }),
-        io: None,
-    }
 }
 
 pub(super) fn image(image: &Image) -> cri::Image {

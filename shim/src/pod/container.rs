@@ -44,7 +44,7 @@ pub(super) struct End<'a> {
 }
 
 /// A snapshot, consistent in itself.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Status {
     pub(crate) phase: Phase,
     pub(crate) created_at: i64,

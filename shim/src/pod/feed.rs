@@ -8,9 +8,6 @@ use tokio::sync::broadcast::error::RecvError;
 use super::view::{ContainerView, PodView};
 use crate::error::Error;
 
-/// Events that a listener may be behind before it is dropped.
-pub(super) const BACKLOG: usize = 2048;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     Created,
@@ -36,6 +33,7 @@ pub(crate) struct Event {
 #[derive(Debug)]
 pub(crate) struct Feed {
     teller: Mutex<Teller>,
+    backlog: usize,
 }
 
 #[derive(Debug)]
@@ -46,12 +44,14 @@ struct Teller {
 }
 
 impl Feed {
+    /// A listener that is `backlog` events behind is dropped.
     pub(super) fn new(backlog: usize) -> Self {
         Self {
             teller: Mutex::new(Teller {
                 listeners: Some(broadcast::Sender::new(backlog)),
                 last_ns: 0,
             }),
+            backlog,
         }
     }
 
@@ -65,7 +65,10 @@ impl Feed {
     /// Gives every event from now on.
     pub(crate) fn listen(&self) -> Result<Listener, Error> {
         match &self.lock().listeners {
-            Some(listeners) => Ok(Listener(listeners.subscribe())),
+            Some(listeners) => Ok(Listener {
+                events: listeners.subscribe(),
+                backlog: self.backlog,
+            }),
             None => Err(ending()),
         }
     }
@@ -113,16 +116,20 @@ impl Turn<'_> {
 }
 
 #[derive(Debug)]
-pub(crate) struct Listener(broadcast::Receiver<Arc<Event>>);
+pub(crate) struct Listener {
+    events: broadcast::Receiver<Arc<Event>>,
+    backlog: usize,
+}
 
 impl Listener {
     /// The next event; after an error there are no more.
     pub(crate) async fn next(&mut self) -> Result<Arc<Event>, Error> {
-        self.0.recv().await.map_err(|error| match error {
+        self.events.recv().await.map_err(|error| match error {
             RecvError::Closed => ending(),
             RecvError::Lagged(missed) => Error::Exhausted(format!(
                 "this reader of events is too slow: {missed} events more than its backlog of \
-                 {BACKLOG} came; list the pods and listen anew"
+                 {} came; list the pods and listen anew",
+                self.backlog
             )),
         })
     }
@@ -150,6 +157,7 @@ mod tests {
             created_at: 1,
             addresses: Vec::new(),
             runtime_handler: String::new(),
+            cgroup: String::new(),
         };
         feed.turn()
             .tell(now_ns, subject, Change::Started, || (pod, Vec::new()));

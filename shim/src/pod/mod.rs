@@ -5,6 +5,7 @@
 mod changes;
 mod container;
 mod create;
+mod details;
 mod events;
 mod exec;
 mod feed;
@@ -17,23 +18,33 @@ mod log;
 mod operations;
 #[allow(clippy::module_inception)]
 mod pod;
+mod processes;
 mod recorded;
 mod recover;
 mod run;
 mod runtime;
 mod stats;
 mod stop;
+mod traffic;
 mod users;
 mod view;
 mod volumes;
 
 pub(crate) use container::Container;
+#[cfg(test)]
+pub(crate) use container::Status;
 pub(crate) use create::CreateRequest;
+#[cfg(test)]
+pub(crate) use details::Disk;
+pub(crate) use details::{ContainerDetails, PodDetails, device_name};
 pub(crate) use feed::{Change, Event};
 pub(crate) use ids::now_ns;
 pub(crate) use pod::Pod;
+#[cfg(test)]
+pub(crate) use processes::Processes;
 pub(crate) use recover::Decode;
 pub(crate) use run::RunRequest;
 pub(crate) use runtime::{Parts, Runtime};
-pub(crate) use stats::ContainerUsage;
+pub(crate) use stats::{ContainerUsage, PodUsage, Usage};
+pub(crate) use traffic::Interface;
 pub(crate) use view::{ContainerView, PodView};

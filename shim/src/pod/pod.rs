@@ -26,6 +26,7 @@ pub(crate) struct Pod {
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
     /// Shared by what works inside the pod, alone for what ends it.
     pub(super) busy: tokio::sync::RwLock<()>,
+    pub(super) cpu_sample: Mutex<Option<super::stats::CpuSample>>,
     /// Nothing of it is left but records and root filesystems.
     down: AtomicBool,
     /// Why the record could not be read, for a pod that only can be removed.
@@ -55,6 +56,7 @@ impl Pod {
             live: Mutex::default(),
             containers: Mutex::default(),
             busy: tokio::sync::RwLock::new(()),
+            cpu_sample: Mutex::default(),
             down: AtomicBool::new(false),
             quarantine,
         }
@@ -72,8 +74,8 @@ impl Pod {
         self.down.store(true, Ordering::Release);
     }
 
-    pub(crate) fn addresses(&self) -> Vec<String> {
-        self.record.read(|r| r.addresses.clone())
+    pub(crate) fn runtime_handler(&self) -> String {
+        self.record.read(|r| r.runtime_handler.clone())
     }
 
     pub(crate) fn cgroup(&self) -> String {

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use carpel_cgroup::Hierarchies;
+use carpel_cgroup::{Hierarchies, Version};
 use carpel_images::engine::ImageEngine;
 use carpel_network::driver::NetworkDriver;
 use carpel_proto::state::pod_record::Phase;
 
 use super::container::Container;
-use super::feed::{BACKLOG, Feed};
+use super::feed::Feed;
 use super::index::Index;
 use super::operations::Operations;
 use super::pod::Pod;
@@ -25,6 +25,8 @@ pub(crate) struct Runtime {
     pub(super) index: Index,
     pub(super) operations: Operations,
     pub(super) feed: Arc<Feed>,
+    /// Where writable layers are, once it was asked for.
+    pub(super) filesystem: tokio::sync::OnceCell<Arc<str>>,
 }
 
 /// Made once at start-up.
@@ -41,6 +43,8 @@ pub(crate) struct Parts {
     pub(crate) cgroup_root: String,
     pub(crate) seccomp: Compiler,
     pub(crate) metrics: Arc<Metrics>,
+    /// Events that a reader may be behind.
+    pub(crate) event_backlog: usize,
     /// /proc/sys/kernel/random/boot_id
     pub(crate) boot_id: String,
 }
@@ -48,10 +52,11 @@ pub(crate) struct Parts {
 impl Runtime {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         Arc::new(Self {
+            feed: Arc::new(Feed::new(parts.event_backlog)),
             parts,
             index: Index::default(),
             operations: Operations::default(),
-            feed: Arc::new(Feed::new(BACKLOG)),
+            filesystem: tokio::sync::OnceCell::new(),
         })
     }
 
@@ -61,6 +66,18 @@ impl Runtime {
 
     pub(crate) fn network(&self) -> &Arc<dyn NetworkDriver> {
         &self.parts.network
+    }
+
+    pub(crate) fn cgroup_version(&self) -> u8 {
+        match self.parts.cgroups.version() {
+            Version::V1 => 1,
+            Version::V2 => 2,
+        }
+    }
+
+    /// Whether the kernel counts for each cgroup how long its tasks waited.
+    pub(crate) fn tells_pressure(&self) -> bool {
+        self.cgroup_version() == 2 && Path::new("/proc/pressure/cpu").exists()
     }
 
     pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {

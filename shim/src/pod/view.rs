@@ -16,6 +16,7 @@ pub(crate) struct PodView {
     pub(crate) created_at: i64,
     pub(crate) addresses: Vec<String>,
     pub(crate) runtime_handler: String,
+    pub(crate) cgroup: String,
 }
 
 #[derive(Debug, Clone)]
@@ -25,6 +26,9 @@ pub(crate) struct ContainerView {
     pub(crate) config: Arc<ContainerConfig>,
     pub(crate) resources: Resources,
     pub(crate) status: Status,
+    pub(crate) cgroup: String,
+    /// Of the first process, as the host counts; 0 when not known.
+    pub(crate) pid: i32,
 }
 
 impl Pod {
@@ -36,6 +40,7 @@ impl Pod {
             created_at: r.created_at_ns,
             addresses: r.addresses.clone(),
             runtime_handler: r.runtime_handler.clone(),
+            cgroup: r.cgroup.clone(),
         })
     }
 }
@@ -48,6 +53,8 @@ impl Container {
             config: Arc::clone(&self.config),
             resources: self.resources().clone(),
             status: self.status(),
+            cgroup: self.cgroup(),
+            pid: self.pid(),
         }
     }
 }
