@@ -25,6 +25,23 @@ impl Cgroups {
         Ok(Self { roots })
     }
 
+    /// A file of the group at `relative` below the node's own, in whichever hierarchy
+    /// has it.
+    pub(crate) fn file(&self, relative: &str, name: &str) -> Option<PathBuf> {
+        let files = self.roots.iter().map(|root| root.join(relative).join(name));
+        files.into_iter().find(|file| file.exists())
+    }
+
+    /// Makes the group in every hierarchy, as a kubelet does, and gives its directories.
+    pub(crate) fn make(&self, relative: &str) -> anyhow::Result<Vec<PathBuf>> {
+        let dirs = self.roots.iter().map(|root| root.join(relative));
+        dirs.map(|dir| {
+            std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+            Ok(dir)
+        })
+        .collect()
+    }
+
     /// Every directory there is, the node's own cgroup among them.
     pub(crate) fn directories(&self) -> BTreeSet<PathBuf> {
         let mut found = BTreeSet::new();

@@ -41,6 +41,11 @@ impl Cri {
             .max_encoding_message_size(MESSAGE_LIMIT)
     }
 
+    /// For calls that the client crate is too old for.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     pub fn images(&self) -> ImageServiceClient<Channel> {
         ImageServiceClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_LIMIT)
@@ -305,6 +310,23 @@ impl Cri {
             .await?
             .into_inner()
             .stats)
+    }
+
+    pub async fn update(&self, id: &str, linux: cri::LinuxContainerResources) -> Result<()> {
+        let request = cri::UpdateContainerResourcesRequest {
+            container_id: id.to_owned(),
+            linux: Some(linux),
+            ..Default::default()
+        };
+        let mut runtime = self.runtime();
+        runtime.update_container_resources(request).await.map(drop)
+    }
+
+    /// The limits of a container as its status shows them.
+    pub async fn resources(&self, id: &str) -> Result<cri::LinuxContainerResources> {
+        let status = self.container(id).await?;
+        let linux = status.resources.and_then(|resources| resources.linux);
+        linux.ok_or_else(|| Status::data_loss("a status without resources"))
     }
 
     /// Waits until the container has ended and gives its last status.

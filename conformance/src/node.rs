@@ -33,6 +33,7 @@ pub struct Node {
     cri: Cri,
     registry: Registry,
     namespaces: Namespaces,
+    cgroup: String,
     cgroups: Cgroups,
     places: Places,
     daemon: Mutex<Option<Child>>,
@@ -66,6 +67,7 @@ impl Node {
             cri: Cri::new(&places.socket),
             registry,
             namespaces,
+            cgroup: format!("/{cgroup}"),
             cgroups,
             places,
             daemon: Mutex::new(None),
@@ -126,6 +128,43 @@ impl Node {
     /// State root of the daemon.
     pub fn root(&self) -> &Path {
         &self.places.root
+    }
+
+    /// The node's own cgroup, as a `cgroup_parent` begins.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
+    }
+
+    /// What a file of a group below the node's own says.
+    pub fn cgroup_text(&self, relative: &str, name: &str) -> anyhow::Result<String> {
+        let file = self.cgroups.file(relative, name);
+        let file = file.with_context(|| format!("{relative} has no {name}"))?;
+        Ok(std::fs::read_to_string(file)?.trim().to_owned())
+    }
+
+    /// Sets a limit of a group below the node's own.
+    pub fn cgroup_set(&self, relative: &str, name: &str, value: &str) -> anyhow::Result<()> {
+        let file = self.cgroups.file(relative, name);
+        let file = file.with_context(|| format!("{relative} has no {name}"))?;
+        std::fs::write(&file, value).with_context(|| format!("write {}", file.display()))
+    }
+
+    /// Makes a group in every hierarchy; what is made is to be removed again.
+    pub fn cgroup_make(&self, relative: &str) -> anyhow::Result<Vec<PathBuf>> {
+        self.cgroups.make(relative)
+    }
+
+    /// Removes what [`Node::cgroup_make`] made.
+    pub fn cgroup_remove(&self, directories: &[PathBuf]) -> anyhow::Result<()> {
+        for directory in directories {
+            std::fs::remove_dir(directory)
+                .with_context(|| format!("remove {}", directory.display()))?;
+            if let Some(above) = directory.parent() {
+                // Where the daemon's pods are too, it is in use.
+                std::fs::remove_dir(above).ok();
+            }
+        }
+        Ok(())
     }
 
     /// A folder on the node for the test's own files; made if needed.

@@ -125,10 +125,27 @@ impl From<carpel_cgroup::Error> for Error {
                 Self::Invalid(error.to_string())
             }
             carpel_cgroup::Error::Busy { .. } => Self::Internal(error.to_string()),
+            carpel_cgroup::Error::InUse { .. } => Self::FailedPrecondition(error.to_string()),
+            carpel_cgroup::Error::Limit { ref source, .. } => refused_limit(&error, source),
+            carpel_cgroup::Error::HalfDone { .. } => Self::Internal(error.to_string()),
             carpel_cgroup::Error::Io { what, path, source } => {
                 Self::io(format!("{what} {}", path.display()))(source)
             }
         }
+    }
+}
+
+/// What the kernel says to a limit: a wrong value, or one that does not fit now.
+fn refused_limit(error: &carpel_cgroup::Error, source: &std::io::Error) -> Error {
+    use rustix::io::Errno;
+    let text = error.to_string();
+    let errno = source.raw_os_error().map(Errno::from_raw_os_error);
+    match errno {
+        Some(Errno::INVAL | Errno::RANGE | Errno::ACCESS | Errno::PERM | Errno::NODEV) => {
+            Error::Invalid(text)
+        }
+        Some(Errno::BUSY | Errno::NOSPC) => Error::FailedPrecondition(text),
+        _ => Error::Internal(text),
     }
 }
 

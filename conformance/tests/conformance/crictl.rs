@@ -136,6 +136,19 @@ async fn pods_and_containers_are_served() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn resources_are_updated() -> Outcome {
+    let node = Node::with(&[IMAGE]).await?;
+    let (_, container) = start(&node)?;
+    let limits = ["--memory", "100000000", "--cpu-share", "512"];
+    crictl(&node, &[&["update"], &limits[..], &[&container]].concat())?;
+    let status = json(&node, &["inspect", &container])?;
+    let linux = &status["status"]["resources"]["linux"];
+    assert_eq!(linux["memoryLimitInBytes"], "100000000", "{status}");
+    assert_eq!(linux["cpuShares"], "512", "{status}");
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn containers_and_pods_are_stopped_and_removed() -> Outcome {
     let node = Node::with(&[IMAGE]).await?;
     let (pod, container) = start(&node)?;

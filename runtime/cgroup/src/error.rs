@@ -10,7 +10,22 @@ pub enum Error {
     Invalid { what: String, why: String },
     /// A limit for which this host has no controller.
     #[error("cgroup controller {0} is not available on this host")]
-    NoController(&'static str),
+    NoController(String),
+    /// The kernel does not take a limit; what was set before it is as it was.
+    #[error("{path}: {value:?} is refused: {source}")]
+    Limit {
+        path: PathBuf,
+        value: String,
+        source: io::Error,
+    },
+    /// More is in use than the limit would allow, and nobody shall be killed for it.
+    #[error("memory.max: {limit} is less than the {usage} bytes in use")]
+    InUse { limit: i64, usage: u64 },
+    #[error("{cause}; and these could not be set back: {}", left.join(", "))]
+    HalfDone {
+        cause: Box<Error>,
+        left: Vec<String>,
+    },
     /// Processes that do not die or do not leave.
     #[error("cgroup {path} still has processes after {tries} tries to kill them")]
     Busy { path: PathBuf, tries: u32 },

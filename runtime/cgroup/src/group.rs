@@ -10,10 +10,13 @@ use std::time::Duration;
 use carpel_sys::pidfd;
 use rustix::fs::{Mode, OFlags};
 
+use crate::change::Change;
 use crate::devices;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::limits::{Limits, Setting};
+use crate::limits::Limits;
+use crate::oom;
+use crate::plan::{self, Setting};
 use crate::stats::{self, Hugepages, Stats};
 
 const SIGKILL: i32 = 9;
@@ -72,6 +75,11 @@ impl Cgroup {
         }
     }
 
+    /// The directory whose processes are the group's.
+    pub(crate) fn first_dir(&self) -> Option<PathBuf> {
+        self.dirs().into_iter().next()
+    }
+
     pub(crate) fn child(&self, name: &str) -> Result<Self> {
         if name.is_empty() || name.contains(['/', '\0', '\n']) || name.starts_with('.') {
             let (what, why) = (format!("name {name:?}"), "is no file name".into());
@@ -109,36 +117,95 @@ impl Cgroup {
         {
             inherit_cpuset(dir)?;
         }
+        if let Kind::V1 { dirs, .. } = &self.kind
+            && let Some((_, dir)) = dirs.iter().find(|(names, _)| has(names, "memory"))
+        {
+            // Before Linux 5.11 a group does not count those below it unless told to,
+            // before there are any.
+            drop(files::try_write(&dir.join("memory.use_hierarchy"), "1"));
+        }
         Ok(())
     }
 
-    /// Sets the limits that are asked for; the others stay as they are.
+    /// Sets the limits that are asked for; the others stay as they are. All hold when
+    /// this returns, or none of them was changed.
     pub fn apply(&self, limits: &Limits) -> Result<()> {
-        match &self.kind {
-            Kind::V1 { dirs, .. } => {
-                for setting in limits.v1() {
-                    let (_, dir) = dirs
-                        .iter()
-                        .find(|(names, _)| has(names, setting.controller))
-                        .ok_or(Error::NoController(setting.controller))?;
-                    apply(dir, &setting)?;
-                }
-                let devices = dirs.iter().find(|(names, _)| has(names, "devices"));
-                if let (Some(rules), Some((_, dir))) = (&limits.devices, devices) {
-                    devices::apply_v1(dir, rules)?;
-                }
+        let mut change = Change::default();
+        change.write(&self.settings(limits)?)?;
+        self.apply_devices(limits)
+            .map_err(|error| change.fail(error))
+    }
+
+    /// The writes that these limits take, each with its file.
+    pub(crate) fn settings(&self, limits: &Limits) -> Result<Vec<(PathBuf, Setting)>> {
+        let now = |file: &str| {
+            let path = self.file(file)?;
+            files::read_if_there(&path).ok().flatten()
+        };
+        let plan = match &self.kind {
+            Kind::V1 { .. } => plan::v1(limits, &now),
+            Kind::V2 { .. } => {
+                self.make_room(limits.memory)?;
+                plan::v2(limits, &now)
             }
-            Kind::V2 { root, relative } => {
-                let dir = root.join(relative);
-                for setting in limits.v2() {
-                    apply(&dir, &setting)?;
-                }
-                if let Some(rules) = &limits.devices {
-                    devices::apply_v2(&dir, rules)?;
-                }
+        };
+        let mut settings = Vec::new();
+        for setting in plan {
+            match self.file(&setting.file) {
+                Some(path) => settings.push((path, setting)),
+                None if setting.may_lack => {}
+                None => return Err(Error::NoController(setting.controller)),
             }
         }
-        Ok(())
+        Ok(settings)
+    }
+
+    /// Where a file of the group is; under v1 by the controller that it begins with.
+    fn file(&self, name: &str) -> Option<PathBuf> {
+        let controller = name.split('.').next().unwrap_or_default();
+        match &self.kind {
+            Kind::V1 { dirs, .. } => dirs
+                .iter()
+                .find(|(names, _)| has(names, controller))
+                .map(|(_, dir)| dir.join(name)),
+            Kind::V2 { root, relative } => Some(root.join(relative).join(name)),
+        }
+    }
+
+    /// v2 kills for a limit below what is used; v1 refuses it, and so do we.
+    fn make_room(&self, limit: i64) -> Result<()> {
+        let usage = || -> Result<u64> {
+            let Some(path) = self.file("memory.current") else {
+                return Ok(0);
+            };
+            let text = files::read_if_there(&path)?.unwrap_or_default();
+            Ok(text.trim().parse().unwrap_or(0))
+        };
+        let Some(bytes) = plan::excess(usage()?, limit) else {
+            return Ok(());
+        };
+        if let Some(path) = self.file("memory.reclaim") {
+            // Linux 5.19; an error says that not all of it could be had.
+            drop(files::try_write(&path, &bytes.to_string()));
+        }
+        let usage = usage()?;
+        match plan::excess(usage, limit) {
+            None => Ok(()),
+            Some(_) => Err(Error::InUse { limit, usage }),
+        }
+    }
+
+    fn apply_devices(&self, limits: &Limits) -> Result<()> {
+        let Some(rules) = &limits.devices else {
+            return Ok(());
+        };
+        match &self.kind {
+            Kind::V1 { dirs, .. } => match dirs.iter().find(|(names, _)| has(names, "devices")) {
+                Some((_, dir)) => devices::apply_v1(dir, rules),
+                None => Ok(()),
+            },
+            Kind::V2 { root, relative } => devices::apply_v2(&root.join(relative), rules),
+        }
     }
 
     /// `cgroup.procs` of each hierarchy, for reading and writing. What the first one
@@ -191,41 +258,31 @@ impl Cgroup {
         }
     }
 
-    /// Processes that the kernel killed here for want of memory since the group was
-    /// made (Linux 4.13 for v1).
+    /// Processes of the group that the kernel killed for want of memory since it was
+    /// made, whichever limit it was: this group's, one above it, or the host's memory
+    /// (Linux 4.13 for v1).
     pub fn oom_kills(&self) -> Result<u64> {
-        let (dir, file) = match &self.kind {
+        match &self.kind {
             Kind::V1 { dirs, .. } => match dirs.iter().find(|(names, _)| has(names, "memory")) {
-                Some((_, dir)) => (dir.clone(), "memory.oom_control"),
-                None => return Ok(0),
+                Some((_, dir)) => oom::v1(dir),
+                None => Ok(0),
             },
-            Kind::V2 { root, relative } => (root.join(relative), "memory.events"),
-        };
-        let text = files::read_if_there(&dir.join(file))?.unwrap_or_default();
-        Ok(files::keyed(&text, "oom_kill").unwrap_or(0))
+            Kind::V2 { root, relative } => oom::v2(&root.join(relative)),
+        }
     }
 
     /// Processes of this group and of those below it.
     pub fn pids(&self) -> Result<Vec<i32>> {
-        let mut pids = Vec::new();
         // One hierarchy is enough: a process is in the group in all of them.
-        if let Some(dir) = self.dirs().first() {
-            for dir in tree(dir)? {
-                let text = files::read_if_there(&dir.join("cgroup.procs")).unwrap_or_default();
-                pids.extend(
-                    text.unwrap_or_default()
-                        .lines()
-                        .filter_map(|l| l.parse::<i32>().ok()),
-                );
-            }
-        }
-        Ok(pids)
+        self.dirs()
+            .first()
+            .map_or_else(|| Ok(Vec::new()), |dir| processes(dir))
     }
 
     /// Kills every process of the group and below it; when this returns none is left
     /// but such as are ending.
     pub fn kill(&self) -> Result<()> {
-        let Some(dir) = self.dirs().into_iter().next() else {
+        let Some(dir) = self.first_dir() else {
             return Ok(());
         };
         if files::try_write(&dir.join("cgroup.kill"), "1").is_ok() {
@@ -281,17 +338,6 @@ fn open(path: &Path, flags: OFlags) -> Result<OwnedFd> {
         .map_err(|errno| Error::io("open", path)(errno.into()))
 }
 
-fn apply(dir: &Path, setting: &Setting) -> Result<()> {
-    let path = dir.join(&setting.file);
-    match files::try_write(&path, &setting.value) {
-        Err(error) if setting.may_lack && error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            Err(Error::NoController(setting.controller))
-        }
-        result => result.map_err(Error::io("write", &path)),
-    }
-}
-
 /// Lets the groups from the root to `relative` have every controller there is. A
 /// group with processes of its own refuses (v2 rule); then its children go without.
 fn enable_controllers(root: &Path, relative: &str) -> Result<()> {
@@ -336,7 +382,7 @@ fn inherit_cpuset(dir: &Path) -> Result<()> {
 }
 
 /// The directory and all below it, parents first.
-fn tree(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn tree(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut all = vec![dir.to_owned()];
     let mut next = 0;
     while let Some(dir) = all.get(next).cloned() {
@@ -352,6 +398,17 @@ fn tree(dir: &Path) -> Result<Vec<PathBuf>> {
         all.extend(children.map(|entry| entry.path()));
     }
     Ok(all)
+}
+
+/// Processes of the directory and of all below it.
+pub(crate) fn processes(dir: &Path) -> Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    for dir in tree(dir)? {
+        let text = files::read_if_there(&dir.join("cgroup.procs")).unwrap_or_default();
+        let text = text.unwrap_or_default();
+        pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    }
+    Ok(pids)
 }
 
 fn remove_tree(dir: &Path) -> Result<()> {

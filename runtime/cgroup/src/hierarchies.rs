@@ -4,9 +4,11 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::change::Change;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::group::Cgroup;
+use crate::join::{self, Moves};
 use crate::limits::Limits;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,11 +24,17 @@ pub enum Use {
     Container,
     /// A process of ours, accounted to its pod.
     Holder,
+    /// A pod of ours: only what its limits need.
+    Pod,
 }
 
 /// Controllers that are joined for a container even without a limit: they carry
 /// statistics, or (devices) the default denial.
 const ALWAYS: [&str; 4] = ["pids", "memory", "cpuacct", "devices"];
+
+/// Controllers that everything of ours is in: there the processes of a group are all
+/// found, those of the groups below it too.
+const EVERYWHERE: [&str; 2] = ["pids", "memory"];
 
 /// The cgroup mounts of this host.
 #[derive(Debug, Clone)]
@@ -93,7 +101,10 @@ impl Hierarchies {
         let relative = check(path)?;
         let group = match &self.layout {
             Layout::V1(all) => {
-                let wanted = wanted(purpose, limits);
+                let mut wanted = wanted(purpose, limits);
+                if purpose == Use::Container {
+                    wanted.extend(limited_above(all, relative, &wanted));
+                }
                 let mut dirs = Vec::new();
                 for name in wanted {
                     match all.iter().find(|(have, _)| *have == name) {
@@ -108,6 +119,71 @@ impl Hierarchies {
         group.make()?;
         group.apply(limits)?;
         Ok(group)
+    }
+
+    /// Changes the limits that are asked for of a group that exists, whatever runs in
+    /// it; the others stay as they are. All hold when this returns, or none was changed.
+    pub fn update(&self, path: &str, limits: &Limits) -> Result<()> {
+        let group = self.open(path)?;
+        let all = match &self.layout {
+            Layout::V1(all) => all,
+            Layout::V2(_) => return group.apply(limits),
+        };
+        let reference = group.first_dir().ok_or_else(|| Error::Invalid {
+            what: format!("path {path:?}"),
+            why: "does not exist".into(),
+        })?;
+        let relative = check(path)?;
+        let mut joining = Vec::new();
+        for name in limits.controllers() {
+            match all.iter().find(|(have, _)| *have == name) {
+                Some((name, root)) => joining.push(Joining {
+                    controller: name,
+                    root,
+                    dir: root.join(relative),
+                    made: !root.join(relative).is_dir(),
+                }),
+                None => limits.missing(name)?,
+            }
+        }
+        let mut moves = Moves::default();
+        let changed = self.change(path, &reference, &joining, limits, &mut moves);
+        if changed.is_err() {
+            moves.undo();
+            for new in joining.iter().filter(|joining| joining.made) {
+                // With a process in it, it must stay; the group's removal takes it.
+                drop(std::fs::remove_dir(&new.dir));
+            }
+        }
+        changed
+    }
+
+    fn change(
+        &self,
+        path: &str,
+        reference: &Path,
+        joining: &[Joining<'_>],
+        limits: &Limits,
+        moves: &mut Moves,
+    ) -> Result<()> {
+        let new = joining.iter().filter(|joining| joining.made);
+        let new = new.map(|joining| (joining.controller.to_owned(), joining.dir.clone()));
+        Cgroup::v1(one_dir_a_hierarchy(new.collect())).make()?;
+        let group = self.open(path)?;
+        let mut change = Change::default();
+        change.write(&group.settings(limits)?)?;
+        for joining in joining {
+            let Joining {
+                controller,
+                root,
+                dir,
+                ..
+            } = joining;
+            moves
+                .follow(reference, dir, controller, root)
+                .map_err(|error| change.fail(error))?;
+        }
+        Ok(())
     }
 
     /// Makes a group of its own for one more process of an existing container. Under
@@ -127,9 +203,12 @@ impl Hierarchies {
                 let dirs = all
                     .iter()
                     .map(|(name, root)| (name.clone(), root.join(relative)));
-                Cgroup::v1(one_dir_a_hierarchy(
-                    dirs.filter(|(_, dir)| dir.is_dir()).collect(),
-                ))
+                let mut dirs: Vec<_> = dirs.filter(|(_, dir)| dir.is_dir()).collect();
+                dirs.sort_by_key(|(name, _)| {
+                    let place = EVERYWHERE.iter().position(|own| own == name);
+                    place.unwrap_or(EVERYWHERE.len())
+                });
+                Cgroup::v1(one_dir_a_hierarchy(dirs))
             }
             Layout::V2(root) => Cgroup::v2(root.clone(), relative),
         })
@@ -163,6 +242,35 @@ impl Hierarchies {
     }
 }
 
+/// A hierarchy that a group gets a limit in.
+struct Joining<'a> {
+    controller: &'a str,
+    root: &'a Path,
+    dir: PathBuf,
+    /// The group was not there before.
+    made: bool,
+}
+
+/// Hierarchies in which the group above has limits that its containers must be in.
+fn limited_above(
+    all: &[(String, PathBuf)],
+    relative: &str,
+    wanted: &[&'static str],
+) -> Vec<&'static str> {
+    let Some((above, _)) = relative.rsplit_once('/') else {
+        return Vec::new();
+    };
+    let limited = |name: &str| {
+        all.iter()
+            .find(|(have, _)| have == name)
+            .is_some_and(|(_, root)| join::is_limited(&root.join(above), name))
+    };
+    ["cpu", "cpuset", "hugetlb"]
+        .into_iter()
+        .filter(|name| !wanted.contains(name) && limited(name))
+        .collect()
+}
+
 /// `cpu` and `cpuacct` are often one hierarchy: one directory, not two.
 fn one_dir_a_hierarchy(dirs: Vec<(String, PathBuf)>) -> Vec<(Vec<String>, PathBuf)> {
     let mut joined: Vec<(Vec<String>, PathBuf)> = Vec::new();
@@ -177,7 +285,16 @@ fn one_dir_a_hierarchy(dirs: Vec<(String, PathBuf)>) -> Vec<(Vec<String>, PathBu
 
 fn wanted(purpose: Use, limits: &Limits) -> Vec<&'static str> {
     match purpose {
-        Use::Holder => vec!["pids", "memory"],
+        Use::Holder => EVERYWHERE.to_vec(),
+        Use::Pod => {
+            let mut names = EVERYWHERE.to_vec();
+            names.extend(
+                limits
+                    .controllers()
+                    .filter(|name| !EVERYWHERE.contains(name)),
+            );
+            names
+        }
         Use::Container => {
             let mut names = ALWAYS.to_vec();
             names.extend(limits.controllers().filter(|name| !ALWAYS.contains(name)));

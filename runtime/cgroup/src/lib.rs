@@ -4,12 +4,16 @@
 //! in those hierarchies that carry a limit or a statistic we report: attaching to
 //! each costs about a millisecond on an idle host.
 
+mod change;
 mod devices;
 mod error;
 mod files;
 mod group;
 mod hierarchies;
+mod join;
 mod limits;
+mod oom;
+mod plan;
 mod stats;
 
 pub use devices::{DeviceKind, DeviceRule};

@@ -109,6 +109,80 @@ fn unified(resources: &Resources, host: &HostFacts) -> Result<Option<HashMap<Str
     Ok(Some(resources.unified.clone().into_iter().collect()))
 }
 
+impl Resources {
+    /// These with what `update` gives in their place; what it leaves out stays.
+    #[must_use]
+    pub fn updated(&self, update: &Self) -> Self {
+        let number = |old: i64, new: i64| if new == 0 { old } else { new };
+        let text = |old: &String, new: &String| if new.is_empty() { old } else { new }.clone();
+        let mut hugepages = self.hugepages.clone();
+        for new in &update.hugepages {
+            match hugepages
+                .iter_mut()
+                .find(|old| old.page_size == new.page_size)
+            {
+                Some(old) => old.limit = new.limit,
+                None => hugepages.push(new.clone()),
+            }
+        }
+        let mut unified = self.unified.clone();
+        unified.extend(update.unified.clone());
+        Self {
+            cpu_period: number(self.cpu_period, update.cpu_period),
+            cpu_quota: number(self.cpu_quota, update.cpu_quota),
+            cpu_shares: number(self.cpu_shares, update.cpu_shares),
+            memory_limit: number(self.memory_limit, update.memory_limit),
+            memory_swap_limit: number(self.memory_swap_limit, update.memory_swap_limit),
+            oom_score_adj: number(self.oom_score_adj, update.oom_score_adj),
+            cpuset_cpus: text(&self.cpuset_cpus, &update.cpuset_cpus),
+            cpuset_mems: text(&self.cpuset_mems, &update.cpuset_mems),
+            hugepages,
+            unified,
+        }
+    }
+
+    /// What a pod may use that runs containers with these limits and needs `overhead`
+    /// itself. What the containers are not limited in, the pod is not either.
+    #[must_use]
+    pub fn with_overhead(&self, overhead: &Self) -> Self {
+        let sum = |own: i64, more: i64| match own {
+            own if own > 0 => own.saturating_add(more.max(0)),
+            unlimited => unlimited,
+        };
+        let period = |resources: &Self| match resources.cpu_period {
+            given if given > 0 => given,
+            _ => DEFAULT_PERIOD,
+        };
+        // In the pod's own periods.
+        let quota = i128::from(overhead.cpu_quota) * i128::from(period(self))
+            / i128::from(period(overhead));
+        let mut pod = Self {
+            cpu_quota: sum(self.cpu_quota, i64::try_from(quota).unwrap_or(i64::MAX)),
+            cpu_shares: sum(self.cpu_shares, overhead.cpu_shares),
+            memory_limit: sum(self.memory_limit, overhead.memory_limit),
+            memory_swap_limit: sum(
+                self.memory_swap_limit,
+                overhead.memory_swap_limit.max(overhead.memory_limit),
+            ),
+            oom_score_adj: 0,
+            ..self.clone()
+        };
+        for limit in &mut pod.hugepages {
+            let more = overhead
+                .hugepages
+                .iter()
+                .find(|more| more.page_size == limit.page_size);
+            limit.limit = limit
+                .limit
+                .saturating_add(more.map_or(0, |more| more.limit));
+        }
+        pod
+    }
+}
+
+/// Microseconds; the kernel's.
+const DEFAULT_PERIOD: i64 = 100_000;
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -187,6 +261,85 @@ mod tests {
             })
             .is_err()
         );
+    }
+
+    #[test]
+    fn an_update_leaves_what_it_does_not_name() {
+        let page = |size: &str, limit| HugepageLimit {
+            page_size: size.to_owned(),
+            limit,
+        };
+        let unified = |pairs: &[(&str, &str)]| {
+            let owned = pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            owned.collect::<BTreeMap<_, _>>()
+        };
+        let old = Resources {
+            cpu_period: 1,
+            cpu_quota: 2,
+            cpu_shares: 3,
+            memory_limit: 4,
+            memory_swap_limit: 5,
+            oom_score_adj: 6,
+            cpuset_cpus: "0".to_owned(),
+            cpuset_mems: "1".to_owned(),
+            hugepages: vec![page("2MB", 7), page("1GB", 8)],
+            unified: unified(&[("memory.min", "1"), ("memory.high", "2")]),
+        };
+        assert_eq!(old.updated(&Resources::default()), old);
+        assert_eq!(Resources::default().updated(&old), old);
+        let new = old.updated(&Resources {
+            cpu_quota: -1,
+            cpuset_mems: "0".to_owned(),
+            hugepages: vec![page("2MB", 0)],
+            unified: unified(&[("memory.high", "max")]),
+            ..Resources::default()
+        });
+        let expected = Resources {
+            cpu_quota: -1,
+            cpuset_mems: "0".to_owned(),
+            hugepages: vec![page("2MB", 0), page("1GB", 8)],
+            unified: unified(&[("memory.min", "1"), ("memory.high", "max")]),
+            ..old
+        };
+        assert_eq!(new, expected);
+    }
+
+    #[test]
+    fn overhead_adds_to_limits_and_makes_none() {
+        let overhead = Resources {
+            cpu_quota: 1000,
+            cpu_period: 10_000,
+            cpu_shares: 10,
+            memory_limit: 50,
+            ..Resources::default()
+        };
+        assert_eq!(
+            Resources::default().with_overhead(&overhead),
+            Resources::default()
+        );
+        let pod = Resources {
+            cpu_quota: 20_000,
+            cpu_period: 100_000,
+            cpu_shares: 5,
+            memory_limit: 100,
+            memory_swap_limit: 100,
+            oom_score_adj: 9,
+            ..Resources::default()
+        }
+        .with_overhead(&overhead);
+        assert_eq!(
+            (pod.cpu_quota, pod.cpu_period, pod.cpu_shares),
+            (30_000, 100_000, 15)
+        );
+        assert_eq!((pod.memory_limit, pod.memory_swap_limit), (150, 150));
+        assert_eq!(pod.oom_score_adj, 0);
+        let unlimited = Resources {
+            memory_limit: -1,
+            ..Resources::default()
+        };
+        assert_eq!(unlimited.with_overhead(&overhead).memory_limit, -1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod pod;
 mod ports;
 mod sysctl;
 
-pub use container::container;
+pub use container::{container, resources};
 pub use path::log_path;
 pub use pod::{hostname, pod};
 pub use sysctl::sysctl_name;

@@ -199,7 +199,7 @@ fn id_mapping(wire: &cri::IdMapping) -> intent::IdMapping {
     }
 }
 
-fn resources(wire: &cri::LinuxContainerResources) -> intent::Resources {
+pub(super) fn resources(wire: &cri::LinuxContainerResources) -> intent::Resources {
     intent::Resources {
         cpu_period: wire.cpu_period,
         cpu_quota: wire.cpu_quota,

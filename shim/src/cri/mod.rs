@@ -9,6 +9,7 @@ mod image_service;
 mod info;
 mod metrics;
 mod pods;
+mod resources;
 mod runtime_service;
 mod stats;
 mod status;

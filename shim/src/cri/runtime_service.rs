@@ -8,7 +8,7 @@ use carpel_proto::cri::runtime_service_server::RuntimeService;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use super::{containers, events, metrics, pods, stats, status, to_status};
+use super::{containers, events, metrics, pods, resources, stats, status, to_status};
 use crate::config::Config;
 use crate::pod::Runtime;
 
@@ -244,9 +244,9 @@ impl RuntimeService for RuntimeEdge {
 
     async fn update_container_resources(
         &self,
-        _: Request<cri::UpdateContainerResourcesRequest>,
+        request: Request<cri::UpdateContainerResourcesRequest>,
     ) -> Reply<cri::UpdateContainerResourcesResponse> {
-        not_yet("UpdateContainerResources")
+        reply(resources::update_container(&self.0, request.into_inner()).await)
     }
 
     async fn exec(&self, _: Request<cri::ExecRequest>) -> Reply<cri::ExecResponse> {
@@ -315,8 +315,8 @@ impl RuntimeService for RuntimeEdge {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<cri::UpdatePodSandboxResourcesRequest>,
+        request: Request<cri::UpdatePodSandboxResourcesRequest>,
     ) -> Reply<cri::UpdatePodSandboxResourcesResponse> {
-        not_yet("UpdatePodSandboxResources")
+        reply(resources::update_pod(&self.0, request.into_inner()).await)
     }
 }

@@ -85,8 +85,9 @@ impl Pod {
         oom_killed: bool,
     ) {
         let reason = match (oom_killed, state.exit_code) {
+            // It went on without the process that was killed, and did its work.
+            (_, 0) => "Completed",
             (true, _) => "OOMKilled",
-            (false, 0) => "Completed",
             (false, _) => "Error",
         };
         let end = End {

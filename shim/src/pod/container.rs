@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::recorded::Recorded;
+use super::resources;
 use crate::error::Error;
 use crate::state::StateStore;
 
@@ -105,8 +106,11 @@ impl Container {
         self.record.read(|r| r.cgroup.clone())
     }
 
-    pub(crate) fn resources(&self) -> &Resources {
-        &self.config.resources
+    /// As they are now: an update replaces what the configuration says.
+    pub(crate) fn resources(&self) -> Resources {
+        self.record
+            .read(|r| r.resources.as_ref().map(resources::of_record))
+            .unwrap_or_else(|| self.config.resources.clone())
     }
 
     pub(crate) fn pid(&self) -> i32 {

@@ -6,6 +6,7 @@ use carpel_proto::holder::ContainerState;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::container::Container;
+use super::oom::oom_killed;
 use super::pod::Pod;
 use super::recorded::blocking;
 use super::runtime::Runtime;
@@ -94,22 +95,6 @@ impl Follower {
     async fn save(&self, container: &Container) {
         if let Err(error) = container.save(&self.state).await {
             tracing::error!(container = %container.id, %error, "cannot record the container's end");
-        }
-    }
-}
-
-/// Whether the kernel killed a process of the container for want of memory.
-pub(super) async fn oom_killed(
-    cgroups: &Arc<carpel_cgroup::Hierarchies>,
-    container: &Container,
-) -> bool {
-    let (cgroups, path) = (Arc::clone(cgroups), container.cgroup());
-    let kills = blocking(move || Ok(cgroups.open(&path)?.oom_kills()?)).await;
-    match kills {
-        Ok(kills) => kills > 0,
-        Err(error) => {
-            tracing::debug!(container = %container.id, %error, "no count of OOM kills");
-            false
         }
     }
 }

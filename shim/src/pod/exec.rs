@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::container::Container;
 use super::create::memory_file;
 use super::ids::new_id;
+use super::oom;
 use super::recorded::blocking;
 use super::runtime::Runtime;
 use crate::error::Error;
@@ -75,7 +76,8 @@ impl Runtime {
         let parent = container.cgroup();
         let name = format!("exec-{exec_id}");
         let spec = self.spec_of(container).await?;
-        let process = carpel_spec::exec_process(&spec, command, false)?;
+        let mut process = carpel_spec::exec_process(&spec, command, false)?;
+        process.set_oom_score_adj(oom::adjustment(container));
         let mut running = Running {
             holder: holder.clone(),
             cgroups: Arc::clone(&self.parts.cgroups),

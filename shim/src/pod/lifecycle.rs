@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::container::Container;
 use super::events::kill_cgroup;
 use super::log;
+use super::oom;
 use super::pod::Pod;
 use super::recorded::blocking;
 use super::runtime::Runtime;
@@ -45,6 +46,8 @@ impl Runtime {
                 )));
             }
         }
+        let before = oom::kills(&self.parts.cgroups, container).await;
+        container.record.change(|r| r.oom_kills_before = before);
         step("the container is about to start");
         match pod.holder()?.start(&container.id).await {
             Ok(at) => pod.container_started(container, at),

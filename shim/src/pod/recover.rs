@@ -12,8 +12,9 @@ use carpel_spec::intent::{ContainerConfig, PodConfig};
 use futures_util::future::join_all;
 
 use super::container::Container;
-use super::events::{kill_cgroup, oom_killed};
+use super::events::kill_cgroup;
 use super::ids::short;
+use super::oom::oom_killed;
 use super::pod::Pod;
 use super::recorded::blocking;
 use super::runtime::Runtime;
@@ -176,6 +177,12 @@ impl Runtime {
             events,
         } = connected;
         pod.attach(client.clone(), netns, hello.pod_init_pid);
+        if pod.record.read(|r| r.resources.is_some())
+            && let Err(error) = self.write_pod_limits(pod).await
+        {
+            // The pod runs; with other limits than it should have.
+            tracing::error!(pod = %pod.id, %error, "cannot set the pod's limits again");
+        }
         self.undo_containers(pod, unfinished).await?;
         let mut said: HashMap<_, _> = hello
             .containers
@@ -185,6 +192,7 @@ impl Runtime {
         for container in pod.containers() {
             let state = said.remove(&container.id);
             self.reconcile(pod, &container, state).await?;
+            self.finish_update(&container).await?;
         }
         for id in said.into_keys() {
             match client.delete(&id).await {

@@ -130,6 +130,8 @@ impl Runtime {
         let cgroups = Arc::clone(&self.parts.cgroups);
         let leaf = format!("{}/holder-{}", pod.cgroup(), short(&pod.id));
         let made = dir.clone();
+        let own = pod.owns_cgroup().then(|| pod.cgroup());
+        let limits = self.pod_limits(pod).await?;
         let procs = blocking(move || {
             std::fs::DirBuilder::new()
                 .recursive(true)
@@ -137,6 +139,9 @@ impl Runtime {
                 .create(&made)
                 .map_err(Error::io(format!("create {}", made.display())))?;
             step("the pod's run directory is made");
+            if let Some(own) = own {
+                cgroups.create(&own, Use::Pod, &limits)?;
+            }
             let cgroup = cgroups.create(&leaf, Use::Holder, &Limits::default())?;
             step("the pod's cgroup is made");
             Ok(cgroup.procs()?)

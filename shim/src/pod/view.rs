@@ -51,7 +51,7 @@ impl Container {
             id: self.id.clone(),
             pod_id: self.pod_id.clone(),
             config: Arc::clone(&self.config),
-            resources: self.resources().clone(),
+            resources: self.resources(),
             status: self.status(),
             cgroup: self.cgroup(),
             pid: self.pid(),

@@ -144,7 +144,8 @@ fn hidden(name: &str, paths: &[String]) -> Result<()> {
         .try_for_each(|path| path::absolute(&field, path))
 }
 
-fn resources(resources: &Resources) -> Result<()> {
+/// Limits, as far as they can be told wrong without a look at the host.
+pub fn resources(resources: &Resources) -> Result<()> {
     let adjustment = resources.oom_score_adj;
     if !(-1000..=1000).contains(&adjustment) {
         let why = "is a number from -1000 to 1000";
