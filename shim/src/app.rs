@@ -115,6 +115,7 @@ impl App {
         let runtime = Runtime::new(Parts {
             state: StateStore::open(&config.paths.root.join("state"))?,
             run,
+            volumes: config.paths.root.join("volumes"),
             holder: HolderImage::load(&config.holder.binary)?,
             images: Arc::clone(&store) as _,
             network,
@@ -259,6 +260,13 @@ fn make_dirs(config: &Config) -> anyhow::Result<std::path::PathBuf> {
             .create(dir)
             .with_context(|| format!("create {}", dir.display()))?;
     }
+    // Not open to others: a program with set-id bits may lie in a volume.
+    let volumes = config.paths.root.join("volumes");
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&volumes)
+        .with_context(|| format!("create {}", volumes.display()))?;
     Ok(config.paths.run.clone())
 }
 

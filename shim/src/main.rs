@@ -6,6 +6,7 @@ mod args;
 mod authority;
 mod backends;
 mod config;
+mod copy_up;
 mod cri;
 mod error;
 mod holder;

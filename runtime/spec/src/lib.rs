@@ -14,6 +14,7 @@ mod resources;
 mod signal;
 pub mod users;
 pub mod validate;
+mod volumes;
 
 pub use devices::{DeviceKind, DeviceNode};
 pub use error::Error;
@@ -22,3 +23,4 @@ pub use plan::{CgroupVersion, ContainerPlan, HostFacts, Input, container_spec};
 pub use process::exec_process;
 pub use resources::linux_resources;
 pub use signal::{parse_signal, stop_signal};
+pub use volumes::{ImageVolume, image_volumes};

@@ -6,6 +6,7 @@ use oci_spec::runtime::Mount as OciMount;
 
 use crate::intent::{Mount, NamespaceMode, Propagation};
 use crate::plan::Input;
+use crate::volumes::ImageVolume;
 
 /// A file that the daemon wrote for the pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +39,9 @@ struct Planned {
     source: Option<MountSource>,
 }
 
-/// Defaults first, then what the daemon and the client add, parents before what
-/// lies below them. A client's mount takes the place of the defaults it covers.
+/// Defaults first, then the image's volumes, then what the daemon and the client add,
+/// parents before what lies below them: nothing of an image hides what a client asks
+/// for. A client's mount takes the place of the defaults it covers.
 pub(crate) fn build(input: &Input<'_>) -> (Vec<OciMount>, Vec<MountSource>) {
     let requested = &input.container.mounts;
     let covered = |destination: &str| {
@@ -68,6 +70,7 @@ pub(crate) fn build(input: &Input<'_>) -> (Vec<OciMount>, Vec<MountSource>) {
     let planned = defaults(input)
         .into_iter()
         .filter(|planned| !covered(&planned.mount.destination().to_string_lossy()))
+        .chain(input.volumes.iter().map(image_volume))
         .chain(added);
     let mut mounts = Vec::new();
     let mut sources = Vec::new();
@@ -166,6 +169,14 @@ fn generated(file: &GeneratedFile) -> Planned {
     }
 }
 
+fn image_volume(volume: &ImageVolume) -> Planned {
+    let options = ["rbind", "rprivate", "rw"];
+    Planned {
+        mount: oci(&volume.destination, "bind", &volume.source, &options),
+        source: Some(source(&volume.source)),
+    }
+}
+
 fn volume(index: usize, mount: &Mount) -> Planned {
     let access = match (mount.readonly, mount.recursive_read_only) {
         (true, true) => "rro",
@@ -236,7 +247,7 @@ fn clean(path: &str) -> String {
     })
 }
 
-fn parts(path: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn parts(path: &str) -> impl Iterator<Item = &str> {
     path.split('/')
         .filter(|part| !part.is_empty() && *part != ".")
 }
@@ -245,7 +256,7 @@ fn same(left: &str, right: &str) -> bool {
     parts(left).eq(parts(right))
 }
 
-fn is_at_or_below(path: &str, parent: &str) -> bool {
+pub(crate) fn is_at_or_below(path: &str, parent: &str) -> bool {
     let mut below = parts(path);
     parts(parent).all(|part| below.next() == Some(part))
 }
@@ -334,6 +345,20 @@ mod tests {
             .filter_map(|source| source.requested)
             .collect();
         assert_eq!(requested, [1, 0, 2], "in the order of the spec");
+    }
+
+    #[test]
+    fn an_images_volumes_come_before_all_that_is_asked_for() {
+        let mut fixture = Fixture::web();
+        fixture.volumes = vec![ImageVolume {
+            destination: "/very/deep/volume".to_owned(),
+            source: "/v/0".to_owned(),
+        }];
+        let found = destinations(&fixture);
+        assert_eq!(found[7], "/very/deep/volume");
+        let (mounts, sources) = build(&fixture.input());
+        assert_eq!((sources[0].mount_index, sources[0].requested), (7, None));
+        assert_eq!(mounts[7].options().as_ref().unwrap()[2], "rw");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::intent::{ContainerConfig, ImageConfig, PodConfig, SecurityProfile, SelinuxOption};
 use crate::mounts::{self, GeneratedFile, MountSource};
 use crate::users::User;
+use crate::volumes::ImageVolume;
 use crate::{namespaces, process, resources};
 
 /// Version of the OCI runtime specification that is written.
@@ -88,6 +89,8 @@ pub struct Input<'a> {
     pub target_pid: Option<i32>,
     /// resolv.conf, hosts, hostname.
     pub generated: &'a [GeneratedFile],
+    /// Parents first.
+    pub volumes: &'a [ImageVolume],
     pub host: &'a HostFacts,
 }
 

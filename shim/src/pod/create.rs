@@ -12,7 +12,7 @@ use carpel_proto::state::container_record::Phase;
 use carpel_spec::capability::CapSet;
 use carpel_spec::intent::{self, ContainerConfig, NamespaceMode, SecurityProfile};
 use carpel_spec::users::{self, User, UserDatabase};
-use carpel_spec::{ContainerPlan, GeneratedFile, Input, container_spec, validate};
+use carpel_spec::{ContainerPlan, GeneratedFile, Input, container_spec, image_volumes, validate};
 use carpel_sys::memfd;
 use oci_spec::runtime::Spec;
 
@@ -174,6 +174,12 @@ impl Runtime {
         let version = self.parts.cgroups.version();
         let facts = blocking(move || host::facts(version, &asked.0, asked.1)).await?;
         let stop_signal = carpel_spec::stop_signal(config.stop_signal, &image.config.stop_signal)?;
+        let generated = self.generated_files(pod);
+        let paths = image_volumes(&image.config.volumes, &config.mounts, &generated)?;
+        let kept = rootfs
+            .try_clone()
+            .map_err(Error::io("keep the root filesystem"))?;
+        let volumes = self.make_volumes(&container.id, kept, paths).await?;
         let plan = container_spec(&Input {
             pod_id: &pod.id,
             pod: &pod.config,
@@ -186,7 +192,8 @@ impl Runtime {
             cgroup_path: &container.cgroup(),
             pod_init_pid: Some(pod.init_pid()).filter(|pid| *pid > 0),
             target_pid,
-            generated: &self.generated_files(pod),
+            generated: &generated,
+            volumes: &volumes,
             host: &facts,
         })?;
         Ok(Prepared {

@@ -208,6 +208,7 @@ impl Runtime {
             })
             .await,
         );
+        failures.note(self.remove_volumes(&container.id).await);
         failures.into_result()?;
         step("the container's cgroup is removed");
         let state = self.parts.state.clone();

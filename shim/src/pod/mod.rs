@@ -11,6 +11,7 @@ mod exec;
 mod feed;
 mod host;
 mod ids;
+mod image_volumes;
 mod index;
 mod lifecycle;
 mod limits;

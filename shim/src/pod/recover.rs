@@ -269,6 +269,7 @@ impl Runtime {
                 failures.note(self.parts.images.release(key).await);
             }
         }
+        failures.note(self.sweep_volumes(containers).await);
         let pods: Vec<String> = self.pods().iter().map(|pod| pod.id.clone()).collect();
         failures.note(self.parts.network.gc(&pods).await);
         let (cgroups, root) = (

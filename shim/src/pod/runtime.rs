@@ -35,6 +35,8 @@ pub(crate) struct Parts {
     pub(crate) state: StateStore,
     /// Sockets and generated files of pods: `<run>/pods/<id>`.
     pub(crate) run: PathBuf,
+    /// Volumes of containers: `<root>/volumes/<container>`.
+    pub(crate) volumes: PathBuf,
     pub(crate) holder: HolderImage,
     pub(crate) images: Arc<dyn ImageEngine>,
     pub(crate) network: Arc<dyn NetworkDriver>,

@@ -7,6 +7,7 @@ use crate::capability::CapSet;
 use crate::intent::{ContainerConfig, ImageConfig, Mount, PodConfig, Propagation, Resources};
 use crate::mounts::GeneratedFile;
 use crate::users::User;
+use crate::volumes::ImageVolume;
 
 pub(crate) struct Fixture {
     pub(crate) pod: PodConfig,
@@ -17,6 +18,7 @@ pub(crate) struct Fixture {
     pub(crate) pod_init_pid: Option<i32>,
     pub(crate) target_pid: Option<i32>,
     pub(crate) generated: Vec<GeneratedFile>,
+    pub(crate) volumes: Vec<ImageVolume>,
     pub(crate) host: HostFacts,
 }
 
@@ -40,6 +42,7 @@ impl Default for Fixture {
             pod_init_pid: Some(42),
             target_pid: None,
             generated: Vec::new(),
+            volumes: Vec::new(),
             host: HostFacts {
                 cgroup: CgroupVersion::V2,
                 capabilities: CapSet::all(),
@@ -65,6 +68,7 @@ impl Fixture {
             pod_init_pid: self.pod_init_pid,
             target_pid: self.target_pid,
             generated: &self.generated,
+            volumes: &self.volumes,
             host: &self.host,
         }
     }

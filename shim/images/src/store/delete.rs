@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 /// Removes whatever is at `path`; that there is nothing is no error.
-pub(crate) fn path(path: &Path) -> io::Result<()> {
+pub fn path(path: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,

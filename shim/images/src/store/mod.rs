@@ -31,6 +31,7 @@ mod record;
 mod rootfs;
 
 pub use config::StoreConfig;
+pub use delete::path as remove_tree;
 pub use engine::Store;
 
 pub(crate) use blob::{Cancel, Until};
