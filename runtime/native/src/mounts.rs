@@ -145,7 +145,12 @@ impl Tree<'_> {
         if plain {
             return self.plain_directory(place, what);
         }
-        openat2::create_in_root(self.root, place, make, MOUNT_POINT_MODE).with(what)
+        match openat2::create_in_root(self.root, place, make, MOUNT_POINT_MODE) {
+            Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => Err(Error::Invalid(
+                format!("{} of the image leads through a bad link", place.display()),
+            )),
+            other => other.with(what),
+        }
     }
 
     /// A directory that is reached without any symbolic link.
