@@ -28,6 +28,7 @@ use crate::admin::AdminEdge;
 use crate::args;
 use crate::authority::LenientStream;
 use crate::backends;
+use crate::cdi::Cdi;
 use crate::config::{Config, Driver};
 use crate::cri::{self, ImageEdge, RuntimeEdge};
 use crate::holder::HolderImage;
@@ -124,6 +125,7 @@ impl App {
             seccomp: Compiler::new(),
             metrics: Arc::clone(&metrics),
             event_backlog: config.grpc.event_backlog,
+            cdi: Arc::new(Cdi::new(config.cdi.directories.clone())),
             boot_id: boot_id.trim().to_owned(),
         });
         let config = Arc::new(config);

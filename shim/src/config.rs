@@ -21,6 +21,7 @@ pub(crate) struct Config {
     pub(crate) metrics: Metrics,
     pub(crate) holder: Holder,
     pub(crate) cgroup: Cgroup,
+    pub(crate) cdi: CdiDirectories,
     pub(crate) network: Network,
     pub(crate) images: Images,
     /// By host name as it stands in image names.
@@ -119,6 +120,21 @@ impl Default for Cgroup {
     fn default() -> Self {
         Self {
             root: "/carpel".into(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CdiDirectories {
+    /// Specifications of CDI devices; a later directory goes before an earlier one.
+    pub(crate) directories: Vec<PathBuf>,
+}
+
+impl Default for CdiDirectories {
+    fn default() -> Self {
+        Self {
+            directories: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
         }
     }
 }
@@ -258,6 +274,13 @@ impl Config {
                 path.display()
             );
         }
+        for path in &self.cdi.directories {
+            anyhow::ensure!(
+                path.is_absolute(),
+                "cdi.directories: {} is not absolute",
+                path.display()
+            );
+        }
         let root = &self.cgroup.root;
         anyhow::ensure!(
             root.starts_with('/') && root.len() > 1 && !root.split('/').any(|part| part == ".."),
@@ -333,6 +356,7 @@ mod tests {
     fn wrong_values_are_refused_by_key() {
         for (text, key) in [
             ("[paths]\nroot = \"var\"", "paths.root"),
+            ("[cdi]\ndirectories = [\"etc/cdi\"]", "cdi.directories"),
             ("[cgroup]\nroot = \"/a/../b\"", "cgroup.root"),
             (
                 "[network.bridge]\npod_cidrs = [\"10.0.0.0/99\"]",

@@ -5,6 +5,7 @@ mod app;
 mod args;
 mod authority;
 mod backends;
+mod cdi;
 mod config;
 mod copy_up;
 mod cri;

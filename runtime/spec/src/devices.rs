@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
+use crate::cdi::NodeEdit;
 use crate::error::{Error, Result};
 use crate::intent::Device;
-use crate::plan::HostFacts;
+use crate::plan::{HostFacts, Input};
+use crate::users::User;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceKind {
@@ -48,11 +50,55 @@ pub(crate) struct Devices {
 }
 
 /// The nodes asked for, after all of the host's if the container is privileged.
-pub(crate) fn of_container(
-    privileged: bool,
-    requested: &[Device],
-    host: &HostFacts,
-) -> Result<Devices> {
+pub(crate) fn of_container(input: &Input<'_>) -> Result<Devices> {
+    let privileged = input.container.security.privileged;
+    let mut devices = requested(privileged, &input.container.devices, input.host)?;
+    for edit in &input.cdi.nodes {
+        add_injected(&mut devices, edit, input.user)?;
+    }
+    Ok(devices)
+}
+
+/// One that a CDI device brings. Where its file says nothing of an owner, it is the
+/// container's user's, if that is not root.
+fn add_injected(devices: &mut Devices, edit: &NodeEdit, user: &User) -> Result<()> {
+    let Some((kind, major, minor)) = edit.device() else {
+        let why = "is no device of this host";
+        return Err(Error::invalid("CDI_devices", &edit.host_path, why));
+    };
+    let found = edit.found.as_ref();
+    let own = |of_file: Option<u32>, of_user: u32, of_host: Option<u32>| {
+        of_file
+            .or(Some(of_user).filter(|id| *id > 0))
+            .or(of_host)
+            .unwrap_or(0)
+    };
+    let node = DeviceNode {
+        path: edit.path.clone(),
+        kind,
+        major,
+        minor,
+        mode: edit.mode.or(found.map(|node| node.mode)).unwrap_or(0o666),
+        uid: own(edit.uid, user.uid, found.map(|node| node.uid)),
+        gid: own(edit.gid, user.gid, found.map(|node| node.gid)),
+    };
+    devices.put(&node, edit.path.clone(), &edit.permissions);
+    Ok(())
+}
+
+impl Devices {
+    /// In the place of one that is to be at the same path.
+    fn put(&mut self, node: &DeviceNode, path: String, access: &str) {
+        self.nodes
+            .retain(|known| known.path() != &PathBuf::from(&path));
+        self.nodes.push(oci(node, path));
+        let numbers = (Some(node.major.into()), Some(node.minor.into()));
+        let rule = rule(true, Some(oci_kind(node.kind)), numbers, access);
+        self.rules.push(rule);
+    }
+}
+
+fn requested(privileged: bool, requested: &[Device], host: &HostFacts) -> Result<Devices> {
     let mut devices = Devices::default();
     if privileged {
         devices.nodes = host
@@ -103,14 +149,7 @@ fn add_requested(
             .strip_prefix(&device.host_path)
             .unwrap_or_default();
         let path = format!("{}{below}", target.trim_end_matches('/'));
-        devices
-            .nodes
-            .retain(|known| known.path() != &PathBuf::from(&path));
-        devices.nodes.push(oci(node, path));
-        let numbers = (Some(node.major.into()), Some(node.minor.into()));
-        devices
-            .rules
-            .push(rule(true, Some(oci_kind(node.kind)), numbers, &access));
+        devices.put(node, path, &access);
     }
     Ok(())
 }
@@ -188,6 +227,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::plan::fixture::Fixture;
 
     fn node(path: &str, major: u32, minor: u32) -> DeviceNode {
         DeviceNode {
@@ -235,7 +275,7 @@ mod tests {
 
     #[test]
     fn everything_is_denied_but_the_standard_devices() {
-        let devices = of_container(false, &[], &host()).unwrap();
+        let devices = requested(false, &[], &host()).unwrap();
         assert!(devices.nodes.is_empty());
         assert_eq!(
             text(&devices.rules)[..4],
@@ -247,7 +287,7 @@ mod tests {
     #[test]
     fn a_requested_device_is_made_and_allowed_as_asked() {
         let asked = [request("/dev/fuse", "/dev/other", "rw")];
-        let devices = of_container(false, &asked, &host()).unwrap();
+        let devices = requested(false, &asked, &host()).unwrap();
         assert_eq!(devices.nodes[0].path(), &PathBuf::from("/dev/other"));
         assert_eq!(devices.nodes[0].file_mode(), Some(0o660));
         assert_eq!(text(&devices.rules).last().unwrap(), "+ c 10:229 rw");
@@ -255,8 +295,7 @@ mod tests {
 
     #[test]
     fn a_directory_stands_for_all_devices_below_it() {
-        let devices =
-            of_container(false, &[request("/dev/snd", "/dev/sound", "r")], &host()).unwrap();
+        let devices = requested(false, &[request("/dev/snd", "/dev/sound", "r")], &host()).unwrap();
         let paths: Vec<_> = devices
             .nodes
             .iter()
@@ -267,14 +306,14 @@ mod tests {
 
     #[test]
     fn privileged_has_all_of_the_hosts_and_no_limit() {
-        let devices = of_container(true, &[request("/dev/fuse", "", "")], &host()).unwrap();
+        let devices = requested(true, &[request("/dev/fuse", "", "")], &host()).unwrap();
         assert_eq!(devices.nodes.len(), 2);
         assert_eq!(text(&devices.rules)[0], "+ a *:* rwm");
     }
 
     #[test]
     fn what_is_no_device_or_no_permission_is_refused() {
-        let missing = of_container(false, &[request("/dev/nope", "", "r")], &host()).unwrap_err();
+        let missing = requested(false, &[request("/dev/nope", "", "r")], &host()).unwrap_err();
         assert!(
             missing
                 .to_string()
@@ -283,7 +322,51 @@ mod tests {
         );
         for text in ["x", "rr", "r w"] {
             let asked = [request("/dev/fuse", "", text)];
-            assert!(of_container(false, &asked, &host()).is_err(), "{text}");
+            assert!(requested(false, &asked, &host()).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_cdi_device_brings_is_its_files_else_the_users_else_the_hosts() {
+        let file = |more: &str| {
+            let text = format!(
+                r#"{{"cdiVersion": "0.6.0", "kind": "v/c", "devices": [{{"name": "a",
+                "containerEdits": {{"deviceNodes": [{{"path": "/dev/fuse"{more}}}]}}}}]}}"#
+            );
+            let read: crate::cdi::Specification = serde_json::from_str(&text).unwrap();
+            let catalogue = crate::cdi::Catalogue {
+                directories: &[],
+                files: vec![crate::cdi::Found {
+                    file: "f".to_owned(),
+                    priority: 0,
+                    content: Ok(&read),
+                }],
+            };
+            catalogue.inject(&["v/c=a".to_owned()]).unwrap()
+        };
+        let mut fixture = Fixture {
+            cdi: file(""),
+            ..Fixture::default()
+        };
+        assert!(of_container(&fixture.input()).is_err(), "nobody looked");
+        fixture.cdi.nodes[0].found = Some(node("/dev/fuse", 10, 229));
+        let made = |fixture: &Fixture| {
+            let devices = of_container(&fixture.input()).unwrap();
+            let node = devices.nodes.last().unwrap().clone();
+            let rule = text(&devices.rules).last().unwrap().clone();
+            (node.uid(), node.gid(), node.file_mode(), rule)
+        };
+        let (uid, gid, mode, rule) = made(&fixture);
+        assert_eq!((uid, gid, mode), (Some(0), Some(5), Some(0o660)));
+        assert_eq!(rule, "+ c 10:229 rwm");
+        (fixture.user.uid, fixture.user.gid) = (33, 34);
+        let (uid, gid, ..) = made(&fixture);
+        assert_eq!((uid, gid), (Some(33), Some(34)));
+        fixture.cdi = file(
+            r#", "type": "b", "major": 8, "minor": 2, "uid": 7, "gid": 0, "fileMode": 256, "permissions": "r""#,
+        );
+        let (uid, gid, mode, rule) = made(&fixture);
+        assert_eq!((uid, gid, mode), (Some(7), Some(0), Some(0o400)));
+        assert_eq!(rule, "+ b 8:2 r");
     }
 }

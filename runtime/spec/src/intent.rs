@@ -156,6 +156,8 @@ pub struct ContainerConfig {
     pub envs: Vec<(String, Vec<u8>)>,
     pub mounts: Vec<Mount>,
     pub devices: Vec<Device>,
+    /// Qualified names, `vendor/class=device`.
+    pub cdi_devices: Vec<String>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     /// Relative to the pod's log directory; empty for none.
@@ -176,6 +178,15 @@ pub struct Mount {
     pub recursive_read_only: bool,
     pub selinux_relabel: bool,
     pub propagation: Propagation,
+    pub restrict: Restrict,
+}
+
+/// What a mount does not let programs do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Restrict {
+    pub noexec: bool,
+    pub nodev: bool,
+    pub nosuid: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

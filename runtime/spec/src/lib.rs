@@ -3,6 +3,7 @@
 //! Everything here is pure: no file is opened, no clock read.
 
 pub mod capability;
+pub mod cdi;
 mod devices;
 mod error;
 pub mod intent;

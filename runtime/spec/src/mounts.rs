@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::Mount as OciMount;
 
-use crate::intent::{Mount, NamespaceMode, Propagation};
+use crate::cdi::MountEdit;
+use crate::intent::{Mount, NamespaceMode, Propagation, Restrict};
 use crate::plan::Input;
 use crate::volumes::ImageVolume;
 
@@ -25,10 +26,13 @@ pub struct MountSource {
     pub mount_index: usize,
     /// Absolute path on the host; a symlink there is followed.
     pub host_path: String,
+    /// With the mounts below it.
+    pub recursive: bool,
     pub readonly: bool,
     /// Read-only for the mounts below it as well.
     pub recursive_read_only: bool,
     pub propagation: Propagation,
+    pub restrict: Restrict,
     pub selinux_relabel: bool,
     /// Which of the client's mounts it is, if it is one of them.
     pub requested: Option<usize>,
@@ -66,6 +70,7 @@ pub(crate) fn build(input: &Input<'_>) -> (Vec<OciMount>, Vec<MountSource>) {
             .enumerate()
             .map(|(index, mount)| volume(index, mount)),
     );
+    added.extend(input.cdi.mounts.iter().map(device_mount));
     added.sort_by_key(|planned| depth(planned.mount.destination()));
     let planned = defaults(input)
         .into_iter()
@@ -183,16 +188,41 @@ fn volume(index: usize, mount: &Mount) -> Planned {
         (true, false) => "ro",
         (false, _) => "rw",
     };
-    let options = ["rbind", propagation(mount.propagation), access];
+    let mut options = vec!["rbind", propagation(mount.propagation), access];
+    let restrict = mount.restrict;
+    let words = [
+        ("rnoexec", restrict.noexec),
+        ("rnodev", restrict.nodev),
+        ("rnosuid", restrict.nosuid),
+    ];
+    options.extend(words.iter().filter(|(_, on)| *on).map(|(word, _)| *word));
     Planned {
         mount: oci(&mount.container_path, "bind", &mount.host_path, &options),
         source: Some(MountSource {
             readonly: mount.readonly,
             recursive_read_only: mount.recursive_read_only,
             propagation: mount.propagation,
+            restrict,
             selinux_relabel: mount.selinux_relabel,
             requested: Some(index),
             ..source(&mount.host_path)
+        }),
+    }
+}
+
+/// After the client's mounts of the same depth, so that it takes their place.
+fn device_mount(edit: &MountEdit) -> Planned {
+    let bind = if edit.recursive { "rbind" } else { "bind" };
+    let mut options = vec![bind];
+    options.extend(edit.options.iter().map(String::as_str));
+    Planned {
+        mount: oci(&edit.container_path, "bind", &edit.host_path, &options),
+        source: Some(MountSource {
+            recursive: edit.recursive,
+            readonly: edit.readonly,
+            propagation: edit.propagation,
+            restrict: edit.restrict,
+            ..source(&edit.host_path)
         }),
     }
 }
@@ -201,9 +231,11 @@ fn source(host_path: &str) -> MountSource {
     MountSource {
         mount_index: 0,
         host_path: host_path.to_owned(),
+        recursive: true,
         readonly: false,
         recursive_read_only: false,
         propagation: Propagation::Private,
+        restrict: Restrict::default(),
         selinux_relabel: false,
         requested: None,
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Linux, Process, Root, Spec};
 
 use crate::capability::{self, CapSet};
+use crate::cdi::Injection;
 use crate::devices::{self, DeviceNode};
 use crate::error::{Error, Result};
 use crate::intent::{ContainerConfig, ImageConfig, PodConfig, SecurityProfile, SelinuxOption};
@@ -91,6 +92,8 @@ pub struct Input<'a> {
     pub generated: &'a [GeneratedFile],
     /// Parents first.
     pub volumes: &'a [ImageVolume],
+    /// What the container's CDI devices bring.
+    pub cdi: &'a Injection,
     pub host: &'a HostFacts,
 }
 
@@ -138,18 +141,15 @@ fn container_process(input: &Input<'_>) -> Result<Process> {
             security.privileged,
             input.host,
         )?)
-        .set_selinux_label(
-            security
-                .selinux
-                .as_ref()
-                .and_then(|option| selinux(option, input.host)),
-        );
+        .set_selinux_label(match &security.selinux {
+            Some(option) => selinux(option, input.host)?,
+            None => None,
+        });
     Ok(process)
 }
 
 fn linux(input: &Input<'_>) -> Result<Linux> {
-    let security = &input.container.security;
-    let devices = devices::of_container(security.privileged, &input.container.devices, input.host)?;
+    let devices = devices::of_container(input)?;
     let mut resources = resources::linux_resources(&input.container.resources, input.host)?;
     resources.set_devices(Some(devices.rules));
     let (masked, readonly) = hidden_paths(input);
@@ -202,15 +202,25 @@ fn apparmor(
     ))
 }
 
-fn selinux(option: &SelinuxOption, host: &HostFacts) -> Option<String> {
+/// A label is given whole or not at all: what belongs in the place of a part that
+/// lacks is the policy's to say, and we ask none.
+fn selinux(option: &SelinuxOption, host: &HostFacts) -> Result<Option<String>> {
     let SelinuxOption {
         user,
         role,
         kind,
         level,
     } = option;
-    let whole = host.selinux && ![user, role, kind, level].into_iter().any(String::is_empty);
-    whole.then(|| format!("{user}:{role}:{kind}:{level}"))
+    let parts = [user, role, kind, level];
+    if !host.selinux || parts.iter().all(|part| part.is_empty()) {
+        return Ok(None);
+    }
+    if parts.iter().any(|part| part.is_empty()) {
+        let why = "user, role, type and level are needed together on this host";
+        let field = "linux.security_context.selinux_options";
+        return Err(Error::unsupported(field, why));
+    }
+    Ok(Some(format!("{user}:{role}:{kind}:{level}")))
 }
 
 /// What other tools look for to tell whose container it is. Of the client's, only
@@ -371,6 +381,12 @@ mod tests {
             label(&fixture).as_deref(),
             Some("system_u:system_r:container_t:s0:c4,c5")
         );
+        let option = fixture.container.security.selinux.get_or_insert_default();
+        option.kind.clear();
+        let error = container_spec(&fixture.input()).unwrap_err();
+        assert!(error.to_string().contains("selinux_options"), "{error}");
+        fixture.container.security.selinux = Some(SelinuxOption::default());
+        assert_eq!(label(&fixture), None);
     }
 
     #[test]

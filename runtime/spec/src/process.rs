@@ -92,7 +92,7 @@ fn directory(config: &ContainerConfig, image: &ImageConfig) -> PathBuf {
     PathBuf::from("/").join(path)
 }
 
-/// Later ones win: ours, the image's, the client's.
+/// Later ones win: ours, the image's, the client's, those of its devices.
 fn environment(input: &Input<'_>) -> Result<Vec<String>> {
     let mut env = Environment::default();
     env.set("PATH", PATH);
@@ -118,6 +118,9 @@ fn environment(input: &Input<'_>) -> Result<Vec<String>> {
         // The OCI configuration is JSON text; to alter the bytes silently would be worse.
         let value = std::str::from_utf8(value)
             .map_err(|_| Error::invalid(field(), String::from_utf8_lossy(value), "is not UTF-8"))?;
+        env.set(name, value);
+    }
+    for (name, value) in &input.cdi.env {
         env.set(name, value);
     }
     Ok(env

@@ -20,6 +20,15 @@ pub struct User {
     pub home: String,
 }
 
+impl User {
+    /// Adds supplementary groups.
+    pub fn join(&mut self, groups: &[u32]) {
+        self.groups.extend(groups);
+        self.groups.sort_unstable();
+        self.groups.dedup();
+    }
+}
+
 /// `/etc/passwd` and `/etc/group` of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserDatabase {
@@ -333,6 +342,13 @@ mod tests {
             ..ContainerSecurity::default()
         };
         assert_eq!(resolve(&security, "0", &database()).unwrap().uid, 65534);
+    }
+
+    #[test]
+    fn further_groups_keep_the_order() {
+        let mut user = image("nobody").unwrap();
+        user.join(&[44, 4, 1]);
+        assert_eq!(user.groups, [1, 4, 44, 65534]);
     }
 
     #[test]

@@ -56,6 +56,10 @@ pub(crate) fn copy_up(rootfs: BorrowedFd<'_>, path: &Path, to: OwnedFd) -> Resul
     let found = match openat2::open_in_root(rootfs, path, OFlags::PATH, 0) {
         Ok(found) => found,
         Err(error) if is_missing(&error) => return Ok(()),
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+            let what = format!("volume {:?} leads through a bad link", path.display());
+            return Err(Fault::Image(what));
+        }
         Err(error) => return Err(Fault::io("open volume", path)(error)),
     };
     if !openat2::is_directory(&found).map_err(Fault::io("look at volume", path))? {
@@ -341,6 +345,8 @@ mod tests {
         case.copy("/../../etc").unwrap();
         assert_eq!(case.names(), ["own"]);
         fs::remove_file(case.copied("own")).unwrap();
+        symlink("circle", case.at("circle")).unwrap();
+        assert!(matches!(case.copy("/circle"), Err(Fault::Image(_))));
         case.copy("/climbing").unwrap();
         assert_eq!(case.names(), ["own"]);
     }

@@ -231,11 +231,6 @@ pub(super) fn container_config(wire: &cri::ContainerConfig) -> Result<intent::Co
         .as_ref()
         .ok_or_else(|| Error::Invalid("config.image: is missing".into()))?;
     let linux = wire.linux.clone().unwrap_or_default();
-    if !wire.cdi_devices.is_empty() {
-        return Err(Error::Unimplemented(
-            "config.CDI_devices: not supported yet".into(),
-        ));
-    }
     Ok(intent::ContainerConfig {
         name: metadata.name.clone(),
         attempt: metadata.attempt,
@@ -259,6 +254,7 @@ pub(super) fn container_config(wire: &cri::ContainerConfig) -> Result<intent::Co
                 permissions: d.permissions.clone(),
             })
             .collect(),
+        cdi_devices: wire.cdi_devices.iter().map(|d| d.name.clone()).collect(),
         labels: map(&wire.labels),
         annotations: map(&wire.annotations),
         log_path: wire.log_path.clone(),
@@ -291,11 +287,6 @@ fn mount(wire: &cri::Mount) -> Result<intent::Mount> {
             "config.mounts.uidMappings: not supported yet".into(),
         ));
     }
-    if !wire.mount_options.is_empty() {
-        return Err(Error::Unimplemented(
-            "config.mounts.mount_options: not supported yet".into(),
-        ));
-    }
     Ok(intent::Mount {
         container_path: wire.container_path.clone(),
         host_path: wire.host_path.clone(),
@@ -318,7 +309,24 @@ fn mount(wire: &cri::Mount) -> Result<intent::Mount> {
                 ));
             }
         },
+        restrict: restrict(&wire.mount_options)?,
     })
+}
+
+fn restrict(options: &[String]) -> Result<intent::Restrict> {
+    let mut restrict = intent::Restrict::default();
+    for option in options {
+        match option.as_str() {
+            "noexec" => restrict.noexec = true,
+            "nodev" => restrict.nodev = true,
+            "nosuid" => restrict.nosuid = true,
+            _ => {
+                let why = "is none of noexec, nodev, nosuid";
+                return Err(invalid("config.mounts.mount_options", option, why));
+            }
+        }
+    }
+    Ok(restrict)
 }
 
 /// The CRI names signals, as enum values `SIGNAL_SIGTERM` and so on.
@@ -363,9 +371,20 @@ fn container_security(
             Some(wire) => Some(profile(wire)?),
             None => old_seccomp(wire)?,
         },
-        apparmor: wire.apparmor.as_ref().map(profile).transpose()?,
+        apparmor: match &wire.apparmor {
+            Some(wire) => Some(profile(wire)?),
+            None => old_apparmor(wire)?,
+        },
         selinux: wire.selinux_options.as_ref().map(selinux),
     })
+}
+
+/// The field that `apparmor` replaced, of the same form as the next.
+#[allow(deprecated)]
+fn old_apparmor(
+    wire: &cri::LinuxContainerSecurityContext,
+) -> Result<Option<intent::SecurityProfile>> {
+    old_profile("apparmor_profile", &wire.apparmor_profile)
 }
 
 /// The field that `seccomp` replaced: `unconfined`, `runtime/default`, `localhost/PATH`.
@@ -373,15 +392,19 @@ fn container_security(
 fn old_seccomp(
     wire: &cri::LinuxContainerSecurityContext,
 ) -> Result<Option<intent::SecurityProfile>> {
-    match wire.seccomp_profile_path.as_str() {
+    old_profile("seccomp_profile_path", &wire.seccomp_profile_path)
+}
+
+fn old_profile(field: &str, text: &str) -> Result<Option<intent::SecurityProfile>> {
+    match text {
         "" => Ok(None),
         "unconfined" => Ok(Some(intent::SecurityProfile::Unconfined)),
         "runtime/default" | "docker/default" => Ok(Some(intent::SecurityProfile::RuntimeDefault)),
-        path => match path.strip_prefix("localhost/") {
-            Some(path) => Ok(Some(intent::SecurityProfile::Localhost(path.to_owned()))),
+        text => match text.strip_prefix("localhost/") {
+            Some(name) => Ok(Some(intent::SecurityProfile::Localhost(name.to_owned()))),
             None => Err(invalid(
-                "security_context.seccomp_profile_path",
-                path,
+                &format!("security_context.{field}"),
+                text,
                 "is not known",
             )),
         },
@@ -431,5 +454,52 @@ mod tests {
         assert_eq!(stop_signal(0).unwrap(), None);
         assert_eq!(stop_signal(cri::Signal::Sigterm as i32).unwrap(), Some(15));
         assert!(stop_signal(66).is_err());
+    }
+
+    #[test]
+    #[allow(deprecated)]
+    fn old_profile_fields_count_where_the_new_ones_are_not_set() {
+        let read = |wire: &cri::LinuxContainerSecurityContext| {
+            super::container_security(wire).map(|security| (security.seccomp, security.apparmor))
+        };
+        let mut wire = cri::LinuxContainerSecurityContext {
+            apparmor_profile: "localhost/mine".to_owned(),
+            seccomp_profile_path: "localhost//p.json".to_owned(),
+            ..Default::default()
+        };
+        let localhost = |name: &str| Some(super::intent::SecurityProfile::Localhost(name.into()));
+        assert_eq!(
+            read(&wire).unwrap(),
+            (localhost("/p.json"), localhost("mine"))
+        );
+        wire.apparmor = Some(cri::SecurityProfile {
+            profile_type: 2,
+            localhost_ref: "newer".to_owned(),
+        });
+        assert_eq!(read(&wire).unwrap().1, localhost("newer"));
+        wire.apparmor = None;
+        wire.apparmor_profile = "mine".to_owned();
+        let error = read(&wire).unwrap_err().to_string();
+        assert!(
+            error.contains("apparmor_profile") && error.contains("mine"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn mount_options_are_three_words() {
+        let mount = |options: &[&str]| {
+            super::mount(&cri::Mount {
+                mount_options: options.iter().map(ToString::to_string).collect(),
+                ..Default::default()
+            })
+        };
+        let restrict = mount(&["noexec", "nosuid"]).unwrap().restrict;
+        assert!(restrict.noexec && restrict.nosuid && !restrict.nodev);
+        let error = mount(&["exec"]).unwrap_err().to_string();
+        assert!(
+            error.contains("mount_options") && error.contains("\"exec\""),
+            "{error}"
+        );
     }
 }

@@ -208,6 +208,15 @@ fn mount(mount: &intent::Mount) -> cri::Mount {
         selinux_relabel: mount.selinux_relabel,
         propagation: propagation.into(),
         recursive_read_only: mount.recursive_read_only,
+        mount_options: [
+            ("noexec", mount.restrict.noexec),
+            ("nodev", mount.restrict.nodev),
+            ("nosuid", mount.restrict.nosuid),
+        ]
+        .iter()
+        .filter(|(_, on)| *on)
+        .map(|(option, _)| (*option).to_owned())
+        .collect(),
         ..cri::Mount::default()
     }
 }

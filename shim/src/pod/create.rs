@@ -128,7 +128,7 @@ impl Runtime {
         let created = self.hand_over(pod, container, &prepared).await?;
         step("the process is made");
         if created.oom_score_adj_refused {
-            tracing::debug!(container = %container.id, "oom_score_adj cannot be lowered here");
+            say_unlowered(&container.id);
         }
         container.set_pid(created.pid);
         container.record.change(|r| {
@@ -168,18 +168,17 @@ impl Runtime {
             Ok((rootfs, UserDatabase::parse(&passwd, &group)))
         })
         .await?;
-        let user = users::resolve(&config.security, &image.user, &database)?;
-        let target_pid = self.target_pid(config)?;
+        let mut user = users::resolve(&config.security, &image.user, &database)?;
+        let injection = self.inject(&config.cdi_devices).await?;
+        user.join(&injection.groups);
+        let target_pid = self.target_pid(pod, config)?;
         let asked = (config.devices.clone(), config.security.privileged);
         let version = self.parts.cgroups.version();
         let facts = blocking(move || host::facts(version, &asked.0, asked.1)).await?;
         let stop_signal = carpel_spec::stop_signal(config.stop_signal, &image.config.stop_signal)?;
         let generated = self.generated_files(pod);
         let paths = image_volumes(&image.config.volumes, &config.mounts, &generated)?;
-        let kept = rootfs
-            .try_clone()
-            .map_err(Error::io("keep the root filesystem"))?;
-        let volumes = self.make_volumes(&container.id, kept, paths).await?;
+        let volumes = self.make_volumes(&container.id, &rootfs, paths).await?;
         let plan = container_spec(&Input {
             pod_id: &pod.id,
             pod: &pod.config,
@@ -194,6 +193,7 @@ impl Runtime {
             target_pid,
             generated: &generated,
             volumes: &volumes,
+            cdi: &injection,
             host: &facts,
         })?;
         Ok(Prepared {
@@ -289,18 +289,24 @@ impl Runtime {
             })
     }
 
-    fn target_pid(&self, config: &ContainerConfig) -> Result<Option<i32>, Error> {
+    fn target_pid(&self, pod: &Pod, config: &ContainerConfig) -> Result<Option<i32>, Error> {
         let namespaces = &config.security.namespaces;
         if namespaces.pid != NamespaceMode::Target {
             return Ok(None);
         }
         let target = self.container(&namespaces.target_id)?;
-        match target.pid() {
-            0 => Err(Error::FailedPrecondition(format!(
-                "container {} is not running",
+        if target.pod_id != pod.id {
+            return Err(Error::Invalid(format!(
+                "namespace_options.target_id: container {} is of another pod",
+                target.id
+            )));
+        }
+        match (target.phase(), target.pid()) {
+            (Phase::Running, pid) if pid > 0 => Ok(Some(pid)),
+            _ => Err(Error::FailedPrecondition(format!(
+                "namespace_options.target_id: container {} is not running",
                 target.id
             ))),
-            pid => Ok(Some(pid)),
         }
     }
 
@@ -355,6 +361,15 @@ impl Runtime {
         };
         container.spec.get_or_try_init(load).await.cloned()
     }
+}
+
+/// Once for the daemon: on such a host it is so for every container that asks.
+fn say_unlowered(container: &str) {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    SAID.call_once(|| {
+        tracing::warn!("oom_score_adj cannot be lowered without CAP_SYS_RESOURCE; it stays");
+    });
+    tracing::debug!(container, "oom_score_adj is not lowered");
 }
 
 /// What can be told wrong before anything is touched.

@@ -96,7 +96,7 @@ fn hugepage_sizes() -> Vec<String> {
 }
 
 /// The device nodes at a path or, if that is a folder, below it.
-fn nodes_at(path: &Path) -> Result<Vec<DeviceNode>, Error> {
+pub(super) fn nodes_at(path: &Path) -> Result<Vec<DeviceNode>, Error> {
     let mut nodes = Vec::new();
     let mut places = vec![path.to_owned()];
     while let Some(place) = places.pop() {

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use carpel_failpoint::step;
 use carpel_spec::ImageVolume;
 
 use super::recorded::blocking;
@@ -19,18 +20,23 @@ impl Runtime {
     pub(super) async fn make_volumes(
         &self,
         container: &str,
-        rootfs: OwnedFd,
+        rootfs: &OwnedFd,
         paths: Vec<String>,
     ) -> Result<Vec<ImageVolume>, Error> {
         if paths.is_empty() {
             return Ok(Vec::new());
         }
         let parent = self.parts.volumes.join(container);
+        let rootfs = rootfs
+            .try_clone()
+            .map_err(Error::io("keep the root filesystem"))?;
         blocking(move || {
             fs::create_dir(&parent).map_err(Error::io(format!("make {}", parent.display())))?;
             let make = |(number, destination): (usize, String)| {
                 let source = parent.join(number.to_string());
+                step("a volume is about to be made");
                 make(&rootfs, &destination, &source)?;
+                step("a volume is made");
                 Ok(ImageVolume {
                     destination,
                     source: source.display().to_string(),

@@ -6,6 +6,7 @@ mod changes;
 mod container;
 mod create;
 mod details;
+mod devices;
 mod events;
 mod exec;
 mod feed;

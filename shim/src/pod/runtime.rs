@@ -13,6 +13,7 @@ use super::feed::Feed;
 use super::index::Index;
 use super::operations::Operations;
 use super::pod::Pod;
+use crate::cdi::Cdi;
 use crate::error::Error;
 use crate::holder::HolderImage;
 use crate::metrics::Metrics;
@@ -47,6 +48,7 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     /// Events that a reader may be behind.
     pub(crate) event_backlog: usize,
+    pub(crate) cdi: Arc<Cdi>,
     /// /proc/sys/kernel/random/boot_id
     pub(crate) boot_id: String,
 }

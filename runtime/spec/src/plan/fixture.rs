@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{CgroupVersion, HostFacts, Input};
 use crate::capability::CapSet;
+use crate::cdi::Injection;
 use crate::intent::{ContainerConfig, ImageConfig, Mount, PodConfig, Propagation, Resources};
 use crate::mounts::GeneratedFile;
 use crate::users::User;
@@ -19,6 +20,7 @@ pub(crate) struct Fixture {
     pub(crate) target_pid: Option<i32>,
     pub(crate) generated: Vec<GeneratedFile>,
     pub(crate) volumes: Vec<ImageVolume>,
+    pub(crate) cdi: Injection,
     pub(crate) host: HostFacts,
 }
 
@@ -43,6 +45,7 @@ impl Default for Fixture {
             target_pid: None,
             generated: Vec::new(),
             volumes: Vec::new(),
+            cdi: Injection::default(),
             host: HostFacts {
                 cgroup: CgroupVersion::V2,
                 capabilities: CapSet::all(),
@@ -69,6 +72,7 @@ impl Fixture {
             target_pid: self.target_pid,
             generated: &self.generated,
             volumes: &self.volumes,
+            cdi: &self.cdi,
             host: &self.host,
         }
     }
