@@ -167,6 +167,16 @@ impl Node {
         Ok(())
     }
 
+    /// A directory of specifications of devices, see [`Settings::cdi_directories`].
+    pub fn cdi_directory(&self, number: usize) -> PathBuf {
+        self.places.cdi.join(number.to_string())
+    }
+
+    /// All that the daemon has logged.
+    pub fn log(&self) -> anyhow::Result<String> {
+        std::fs::read_to_string(&self.places.log).context("read the daemon's log")
+    }
+
     /// A folder on the node for the test's own files; made if needed.
     pub fn folder(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.directory.path().join("test").join(name);

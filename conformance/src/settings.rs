@@ -21,6 +21,7 @@ pub struct Settings {
     pub(crate) images: Vec<String>,
     pub(crate) pod_cidr: String,
     pub(crate) log_level: String,
+    pub(crate) cdi_directories: usize,
 }
 
 impl Default for Settings {
@@ -28,6 +29,7 @@ impl Default for Settings {
         Self {
             images: Vec::new(),
             pod_cidr: "10.77.0.0/16".to_owned(),
+            cdi_directories: 0,
             log_level: std::env::var("CARPEL_TEST_LOG").unwrap_or_else(|_| LOG_LEVEL.to_owned()),
         }
     }
@@ -48,9 +50,19 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// So many directories for specifications of devices, [`crate::Node::cdi_directory`].
+    #[must_use]
+    pub fn cdi_directories(mut self, count: usize) -> Self {
+        self.cdi_directories = count;
+        self
+    }
+}
+
 /// Places of one node's daemon.
 #[derive(Debug)]
 pub(crate) struct Places {
+    pub(crate) cdi: PathBuf,
     pub(crate) root: PathBuf,
     pub(crate) run: PathBuf,
     pub(crate) socket: PathBuf,
@@ -62,6 +74,7 @@ pub(crate) struct Places {
 impl Places {
     pub(crate) fn new(base: &Path) -> Self {
         Self {
+            cdi: base.join("cdi"),
             root: base.join("root"),
             run: base.join("run"),
             socket: base.join("cri.sock"),
@@ -94,6 +107,10 @@ pub(crate) fn to_toml(
         cidr = settings.pod_cidr,
         level = settings.log_level,
     );
+    let cdi: Vec<_> = (0..settings.cdi_directories)
+        .map(|number| places.cdi.join(number.to_string()))
+        .collect();
+    write!(text, "\n[cdi]\ndirectories = {cdi:?}\n").ok();
     for host in HOSTS {
         // Writing to a String cannot fail.
         write!(

@@ -8,7 +8,7 @@ use k8s_cri::v1 as cri;
 pub const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
 /// nginx on port 80.
 pub const NGINX: &str = "registry.k8s.io/e2e-test-images/nginx:1.14-2";
-/// Busybox and our helpers: `/echo`, `/count`.
+/// Busybox and our helpers: `/echo`, `/count`, `/syscalls`.
 pub const TOOLS: &str = "carpel.test/tools:1";
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);

@@ -188,10 +188,10 @@ fn pulled(content: &mut Content, busybox: &impl Fn() -> ImageBuilder) {
 }
 
 fn tools(content: &mut Content, busybox: &impl Fn() -> ImageBuilder) -> anyhow::Result<()> {
-    let layer =
-        Layer::new()
-            .file("echo", &helper("echo")?, 0o755)
-            .file("count", &helper("count")?, 0o755);
+    let layer = Layer::new()
+        .file("echo", &helper("echo")?, 0o755)
+        .file("count", &helper("count")?, 0o755)
+        .file("syscalls", &helper("syscalls")?, 0o755);
     busybox().layer(layer).push(content, &["tools:1"]);
     Ok(())
 }

@@ -8,6 +8,8 @@ use tar::{Builder, EntryType, Header};
 pub struct Layer {
     tar: Builder<Vec<u8>>,
     seen: BTreeSet<String>,
+    /// Of entries from here on.
+    owner: (u64, u64),
 }
 
 impl std::fmt::Debug for Layer {
@@ -23,6 +25,7 @@ impl Default for Layer {
         Self {
             tar: Builder::new(Vec::new()),
             seen: BTreeSet::new(),
+            owner: (0, 0),
         }
     }
 }
@@ -30,6 +33,13 @@ impl Default for Layer {
 impl Layer {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Entries from here on belong to this user and group.
+    #[must_use]
+    pub fn owned_by(mut self, uid: u64, gid: u64) -> Self {
+        self.owner = (uid, gid);
+        self
     }
 
     /// A directory, with those above it.
@@ -112,6 +122,8 @@ impl Layer {
     }
 
     fn write(&mut self, mut header: Header, data: &[u8]) {
+        header.set_uid(self.owner.0);
+        header.set_gid(self.owner.1);
         header.set_cksum();
         self.tar
             .append(&header, data)

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use crate::checks::Outcome;
 
-const IMAGE: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
+pub(crate) const IMAGE: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
 
-fn run(node: &Node, arguments: &[&str]) -> anyhow::Result<Output> {
+pub(crate) fn run(node: &Node, arguments: &[&str]) -> anyhow::Result<Output> {
     let endpoint = format!("unix://{}", node.socket().display());
     let mut command = Command::new(paths::tool("crictl")?);
     command.args([
@@ -22,40 +22,53 @@ fn run(node: &Node, arguments: &[&str]) -> anyhow::Result<Output> {
     node.command(command.args(["--timeout", "30s"]).args(arguments))
 }
 
-fn crictl(node: &Node, arguments: &[&str]) -> anyhow::Result<String> {
+pub(crate) fn crictl(node: &Node, arguments: &[&str]) -> anyhow::Result<String> {
     use anyhow::Context;
     text_of(&run(node, arguments)?).with_context(|| format!("crictl {arguments:?}"))
 }
 
-fn json(node: &Node, arguments: &[&str]) -> anyhow::Result<Value> {
+pub(crate) fn json(node: &Node, arguments: &[&str]) -> anyhow::Result<Value> {
     Ok(serde_json::from_str(&crictl(node, arguments)?)?)
 }
 
-/// A pod and a container in files, as crictl wants them, made and started.
-fn start(node: &Node) -> anyhow::Result<(String, String)> {
-    let folder = node.folder("crictl")?;
+/// A pod and a container in files, as crictl wants them.
+pub(crate) struct Files {
+    pub(crate) pod: String,
+    pub(crate) container: String,
+}
+
+pub(crate) fn files(node: &Node, name: &str, script: &str) -> anyhow::Result<Files> {
+    let folder = node.folder(&format!("crictl-{name}"))?;
     let (pod_file, container_file) = (folder.join("pod.json"), folder.join("container.json"));
     let pod = serde_json::json!({
-        "metadata": {"name": "web", "namespace": "default", "uid": "u-1", "attempt": 1},
+        "metadata": {"name": name, "namespace": format!("space-{name}"), "uid": name, "attempt": 1},
         "log_directory": folder.join("logs"),
-        "labels": {"app": "web"},
+        "labels": {"app": name},
         "linux": {},
     });
     let container = serde_json::json!({
-        "metadata": {"name": "main"},
+        "metadata": {"name": format!("main-{name}")},
         "image": {"image": IMAGE},
-        "command": ["sh", "-c", "echo in the log; trap 'exit 0' TERM; while :; do sleep 0.1; done"],
+        "command": ["sh", "-c", script],
         "log_path": "main.log",
+        "labels": {"part": name},
         "linux": {},
     });
     std::fs::write(&pod_file, pod.to_string())?;
     std::fs::write(&container_file, container.to_string())?;
-    let (pod_file, container_file) = (
-        pod_file.display().to_string(),
-        container_file.display().to_string(),
-    );
-    let pod = crictl(node, &["runp", &pod_file])?.trim().to_owned();
-    let create = ["create", &pod, &container_file, &pod_file];
+    Ok(Files {
+        pod: pod_file.display().to_string(),
+        container: container_file.display().to_string(),
+    })
+}
+
+pub(crate) const SCRIPT: &str = "echo in the log; trap 'exit 0' TERM; while :; do sleep 0.1; done";
+
+/// Made and started; the ids of pod and container.
+pub(crate) fn start(node: &Node, name: &str) -> anyhow::Result<(String, String)> {
+    let files = files(node, name, SCRIPT)?;
+    let pod = crictl(node, &["runp", &files.pod])?.trim().to_owned();
+    let create = ["create", &pod, &files.container, &files.pod];
     let container = crictl(node, &create)?.trim().to_owned();
     crictl(node, &["start", &container])?;
     Ok((pod, container))
@@ -100,7 +113,7 @@ async fn the_runtime_and_its_images_are_served() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_and_containers_are_served() -> Outcome {
     let node = Node::with(&[IMAGE]).await?;
-    let (pod, container) = start(&node)?;
+    let (pod, container) = start(&node, "web")?;
     let pods = crictl(&node, &["pods", "--name", "web"])?;
     assert!(
         pods.contains(&pod[..13]) && pods.contains("Ready"),
@@ -129,7 +142,10 @@ async fn pods_and_containers_are_served() -> Outcome {
             .status
             .success()
     );
-    assert_eq!(crictl(&node, &["logs", &container])?, "in the log\n");
+    crate::checks::until("the log has a line", || async {
+        Ok(crictl(&node, &["logs", &container])? == "in the log\n")
+    })
+    .await?;
     let stats = crictl(&node, &["stats", "--seconds", "1"])?;
     assert!(stats.contains(&container[..13]), "{stats}");
     node.finish().await
@@ -151,7 +167,7 @@ async fn resources_are_updated() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_and_pods_are_stopped_and_removed() -> Outcome {
     let node = Node::with(&[IMAGE]).await?;
-    let (pod, container) = start(&node)?;
+    let (pod, container) = start(&node, "web")?;
     crictl(&node, &["stop", &container])?;
     let listed = crictl(&node, &["ps", "-a"])?;
     assert!(listed.contains("Exited"), "{listed}");
@@ -168,7 +184,7 @@ async fn containers_and_pods_are_stopped_and_removed() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_pods_and_containers_go_by_one_command() -> Outcome {
     let node = Node::with(&[IMAGE]).await?;
-    start(&node)?;
+    start(&node, "web")?;
     crictl(&node, &["rm", "-a", "-f"])?;
     assert_eq!(crictl(&node, &["ps", "-a", "-q"])?, "");
     crictl(&node, &["rmp", "-a", "-f"])?;
