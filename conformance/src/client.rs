@@ -35,11 +35,6 @@ impl Cri {
         Self { channel }
     }
 
-    /// For clients of other crates.
-    pub fn channel(&self) -> Channel {
-        self.channel.clone()
-    }
-
     pub fn runtime(&self) -> RuntimeServiceClient<Channel> {
         RuntimeServiceClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_LIMIT)

@@ -154,7 +154,7 @@ async fn pods_and_containers_are_served() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn resources_are_updated() -> Outcome {
     let node = Node::with(&[IMAGE]).await?;
-    let (_, container) = start(&node)?;
+    let (_, container) = start(&node, "web")?;
     let limits = ["--memory", "100000000", "--cpu-share", "512"];
     crictl(&node, &[&["update"], &limits[..], &[&container]].concat())?;
     let status = json(&node, &["inspect", &container])?;

@@ -25,7 +25,7 @@ use super::recorded::blocking;
 use super::run::hostname;
 use super::runtime::Runtime;
 use super::users::read_table;
-use super::{host, limits, log, volumes};
+use super::{host, limits, log, oom, volumes};
 use crate::error::{Error, Failures};
 use crate::seccomp::Profile;
 
@@ -128,7 +128,7 @@ impl Runtime {
         let created = self.hand_over(pod, container, &prepared).await?;
         step("the process is made");
         if created.oom_score_adj_refused {
-            say_unlowered(&container.id);
+            oom::say_clamped();
         }
         container.set_pid(created.pid);
         container.record.change(|r| {
@@ -361,15 +361,6 @@ impl Runtime {
         };
         container.spec.get_or_try_init(load).await.cloned()
     }
-}
-
-/// Once for the daemon: on such a host it is so for every container that asks.
-fn say_unlowered(container: &str) {
-    static SAID: std::sync::Once = std::sync::Once::new();
-    SAID.call_once(|| {
-        tracing::warn!("oom_score_adj cannot be lowered without CAP_SYS_RESOURCE; it stays");
-    });
-    tracing::debug!(container, "oom_score_adj is not lowered");
 }
 
 /// What can be told wrong before anything is touched.

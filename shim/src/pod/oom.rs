@@ -61,17 +61,21 @@ fn set(file: &mut std::fs::File, value: i64) -> io::Result<()> {
         Err(error) if is_denied(&error) => {}
         done => return done,
     }
-    CLAMPED.call_once(|| {
-        tracing::warn!(
-            value,
-            "oom_score_adj may not be lowered so far here (CAP_SYS_RESOURCE); it is as low as ours"
-        );
-    });
+    say_clamped();
     let own = std::fs::read_to_string("/proc/self/oom_score_adj")?;
     match file.write_all(own.trim().as_bytes()) {
         Err(error) if is_denied(&error) => Ok(()),
         done => done,
     }
+}
+
+/// Once for the daemon: on such a host it is so for every container that asks.
+pub(super) fn say_clamped() {
+    CLAMPED.call_once(|| {
+        tracing::warn!(
+            "oom_score_adj cannot be lowered so far here (CAP_SYS_RESOURCE); it is as low as ours"
+        );
+    });
 }
 
 fn is_denied(error: &io::Error) -> bool {
