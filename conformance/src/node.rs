@@ -52,7 +52,11 @@ impl Node {
             .path()
             .file_name()
             .context("a scratch folder has a name")?;
-        let cgroup = format!("carpel-t-{}", name.to_string_lossy());
+        let cgroup = match settings.systemd {
+            // A dash is a level in the name of a slice.
+            Some(_) => format!("carpelt{}.slice", name.to_string_lossy().replace('-', "_")),
+            None => format!("carpel-t-{}", name.to_string_lossy()),
+        };
         let places = Places::new(directory.path());
         let namespaces = Namespaces::new("carpel-node")?;
         let listener = namespaces.enter(|| TcpListener::bind("127.0.0.1:0"))??;

@@ -22,6 +22,8 @@ pub struct Settings {
     pub(crate) pod_cidr: String,
     pub(crate) log_level: String,
     pub(crate) cdi_directories: usize,
+    /// Socket of the systemd that makes the pods' cgroups.
+    pub(crate) systemd: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -31,6 +33,7 @@ impl Default for Settings {
             pod_cidr: "10.77.0.0/16".to_owned(),
             cdi_directories: 0,
             log_level: std::env::var("CARPEL_TEST_LOG").unwrap_or_else(|_| LOG_LEVEL.to_owned()),
+            systemd: None,
         }
     }
 }
@@ -40,6 +43,13 @@ impl Settings {
     #[must_use]
     pub fn images(mut self, images: &[&str]) -> Self {
         self.images = images.iter().map(|&image| image.to_owned()).collect();
+        self
+    }
+
+    /// Pods' cgroups are made by the systemd behind this socket.
+    #[must_use]
+    pub fn systemd(mut self, socket: &Path) -> Self {
+        self.systemd = Some(socket.to_owned());
         self
     }
 
@@ -97,9 +107,13 @@ pub(crate) fn to_toml(
     let mut text = format!(
         "[paths]\nroot = {root:?}\nrun = {run:?}\n\n[grpc]\nsocket = {socket:?}\n\n\
          [admin]\nsocket = {admin:?}\n\n[holder]\nbinary = {holder:?}\n\n\
-         [cgroup]\nroot = \"/{cgroup}\"\n\n[network]\ndriver = \"bridge\"\n\n\
+         [cgroup]\nroot = \"/{cgroup}\"\n{systemd}\n[network]\ndriver = \"bridge\"\n\n\
          [network.bridge]\nname = \"{BRIDGE}\"\npod_cidrs = [{cidr:?}]\nnft_table = \"ct_table\"\n\n\
          [log]\nlevel = {level:?}\n",
+        systemd = match &settings.systemd {
+            Some(socket) => format!("driver = \"systemd\"\nsystemd_socket = {socket:?}\n"),
+            None => String::new(),
+        },
         root = places.root,
         run = places.run,
         socket = places.socket,

@@ -97,7 +97,11 @@ pub(crate) async fn cleanup(config: Config) -> anyhow::Result<()> {
         backends::bridge(&config)?.destroy().await?;
     }
     let cgroups = carpel_cgroup::Hierarchies::detect()?;
-    cgroups.open(&config.cgroup.root)?.remove()?;
+    let places = backends::places(&config)?;
+    // A slice is systemd's, which removes it when it is empty.
+    if !places.is_systemd() {
+        cgroups.open(places.root())?.remove()?;
+    }
     Ok(())
 }
 
@@ -121,7 +125,8 @@ impl App {
             images: Arc::clone(&store) as _,
             network,
             cgroups: Arc::new(carpel_cgroup::Hierarchies::detect()?),
-            cgroup_root: config.cgroup.root.trim_end_matches('/').to_owned(),
+            places: backends::places(&config)?,
+            pids_limit: config.cgroup.pids_limit.into(),
             seccomp: Compiler::new(),
             metrics: Arc::clone(&metrics),
             event_backlog: config.grpc.event_backlog,

@@ -109,7 +109,7 @@ pub(crate) fn places(config: &Config) -> anyhow::Result<Places> {
     Ok(Places {
         root: config.paths.root.clone(),
         run: config.paths.run.clone(),
-        cgroup_root: config.cgroup.root.trim_end_matches('/').to_owned(),
+        cgroup_root: backends::places(config)?.root().to_owned(),
         bridge: backends::bridge_if_used(config)?,
     })
 }

@@ -1,6 +1,8 @@
 //! Opens the image engine and the network driver that the configuration names.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,7 +10,9 @@ use carpel_images::registry::{HostConfig, Mirror, RegistryConfig, Timeouts};
 use carpel_images::{Store, StoreConfig};
 use carpel_network::{BridgeConfig, BridgeDriver, StaticRoute};
 
-use crate::config::{Bridge, Config, Driver, Registry, quoted};
+use crate::config::{Bridge, CgroupDriver, Config, Driver, Registry, quoted};
+use crate::pod::{self, Places};
+use crate::systemd::Systemd;
 
 pub(crate) async fn store(config: &Config) -> anyhow::Result<Store> {
     let mut store = StoreConfig::new(config.paths.root.join("images"));
@@ -101,6 +105,22 @@ pub(crate) fn check_registries(config: &Config) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where pods' cgroups are, and who makes them.
+pub(crate) fn places(config: &Config) -> anyhow::Result<Places> {
+    let cgroup = &config.cgroup;
+    let systemd = match cgroup.driver {
+        CgroupDriver::Cgroupfs => false,
+        CgroupDriver::Systemd => true,
+        CgroupDriver::Auto => Path::new("/run/systemd/system").is_dir(),
+    };
+    let driver = if systemd {
+        pod::CgroupDriver::Systemd(Arc::new(Systemd::new(&cgroup.systemd_socket)))
+    } else {
+        pod::CgroupDriver::Cgroupfs
+    };
+    Ok(Places::new(driver, &cgroup.root)?)
 }
 
 pub(crate) fn registries(config: &Config) -> RegistryConfig {

@@ -112,14 +112,33 @@ pub(crate) struct Holder {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Cgroup {
+    /// Who makes pods' cgroups; the kubelet asks for it (RuntimeConfig).
+    pub(crate) driver: CgroupDriver,
     /// Parent of pods that bring no cgroup_parent, below each hierarchy's root.
     pub(crate) root: String,
+    /// Private socket of systemd's manager.
+    pub(crate) systemd_socket: PathBuf,
+    /// Processes that a container may have; 0 for any number.
+    pub(crate) pids_limit: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CgroupDriver {
+    #[default]
+    Cgroupfs,
+    Systemd,
+    /// systemd where it runs.
+    Auto,
 }
 
 impl Default for Cgroup {
     fn default() -> Self {
         Self {
+            driver: CgroupDriver::default(),
             root: "/carpel".into(),
+            systemd_socket: "/run/systemd/private".into(),
+            pids_limit: 0,
         }
     }
 }
@@ -282,8 +301,12 @@ impl Config {
             );
         }
         let root = &self.cgroup.root;
+        let slice = root.ends_with(".slice") && self.cgroup.driver != CgroupDriver::Cgroupfs;
         anyhow::ensure!(
-            root.starts_with('/') && root.len() > 1 && !root.split('/').any(|part| part == ".."),
+            slice
+                || root.starts_with('/')
+                    && root.len() > 1
+                    && !root.split('/').any(|part| part == ".."),
             "cgroup.root: {root:?} is not an absolute path below the cgroup root"
         );
         for cidr in &self.network.bridge.pod_cidrs {

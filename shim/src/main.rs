@@ -21,6 +21,7 @@ mod pod;
 mod reload;
 mod seccomp;
 mod state;
+mod systemd;
 
 use std::process::ExitCode;
 

@@ -33,4 +33,5 @@ mod resources;
 mod sandbox;
 mod seccomp;
 mod stats;
+mod systemd;
 mod volumes;

@@ -145,7 +145,7 @@ mod tests {
         let texts = ["cpu.weight", "memory.max", "memory.swap.max", "pids.max"];
         assert_eq!(
             texts.map(|file| tree.text(file)),
-            ["1960", "2222", "1111", "99"].map(|new| new.to_owned())
+            ["196", "2222", "1111", "99"].map(|new| new.to_owned())
         );
     }
 

@@ -220,6 +220,14 @@ impl Cgroup {
             .collect()
     }
 
+    /// Moves a process into the group.
+    pub fn enter(&self, pid: i32) -> Result<()> {
+        for dir in self.dirs() {
+            files::write(&dir.join("cgroup.procs"), &pid.to_string())?;
+        }
+        Ok(())
+    }
+
     /// The v2 directory, for CLONE_INTO_CGROUP.
     pub fn dir(&self) -> Result<Option<OwnedFd>> {
         match &self.kind {
@@ -343,7 +351,16 @@ fn open(path: &Path, flags: OFlags) -> Result<OwnedFd> {
 fn enable_controllers(root: &Path, relative: &str) -> Result<()> {
     let mut dir = root.to_owned();
     let parts: Vec<&str> = relative.split('/').collect();
-    for part in &parts {
+    // Down to a delegated scope the groups are systemd's, which enables what is asked for.
+    let ours = parts
+        .iter()
+        .position(|part| part.ends_with(".scope"))
+        .map_or(0, |scope| scope + 1);
+    for (depth, part) in parts.iter().enumerate() {
+        if depth < ours {
+            dir.push(part);
+            continue;
+        }
         fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
         let have = files::read_if_there(&dir.join("cgroup.controllers"))?.unwrap_or_default();
         let on = files::read_if_there(&dir.join("cgroup.subtree_control"))?.unwrap_or_default();

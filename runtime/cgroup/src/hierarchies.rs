@@ -373,8 +373,122 @@ fn parse_mounts(text: &str) -> Vec<Mount> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Use, check, parse_mounts, wanted};
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::{Hierarchies, Layout, Use, check, parse_mounts, wanted};
+    use crate::error::Error;
     use crate::limits::Limits;
+
+    /// Plain files in place of the kernel's, which take any value.
+    struct Tree(PathBuf);
+
+    impl Tree {
+        fn new(name: &str, files: &[(&str, &str)]) -> Self {
+            let name = format!("carpel-hierarchies-{name}-{}", std::process::id());
+            let tree = Self(std::env::temp_dir().join(name));
+            for (file, text) in files {
+                let path = tree.0.join(file);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            tree
+        }
+
+        fn v2(&self) -> Hierarchies {
+            Hierarchies {
+                layout: Layout::V2(self.0.clone()),
+            }
+        }
+
+        fn text(&self, file: &str) -> String {
+            fs::read_to_string(self.0.join(file)).unwrap()
+        }
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    #[test]
+    fn on_v2_an_update_is_whole_or_nothing() {
+        let old = [
+            ("pod/c/cpu.max", "10000 50000"),
+            ("pod/c/memory.current", "4096"),
+            ("pod/c/memory.max", "900000"),
+            ("pod/c/memory.swap.max", "000000"),
+            ("pod/c/memory.high", "700000"),
+        ];
+        let tree = Tree::new("update", &old);
+        let mut limits = Limits {
+            cpu_quota: 20_000,
+            memory: 800_000,
+            memory_swap: 900_000,
+            unified: [("memory.zzz".to_owned(), "1".to_owned())].into(),
+            ..Limits::default()
+        };
+        let error = tree.v2().update("/pod/c", &limits).unwrap_err();
+        assert!(matches!(error, Error::NoController(_)), "{error}");
+        assert!(error.to_string().contains("memory.zzz"), "{error}");
+        for (file, text) in old {
+            assert_eq!(tree.text(file), text, "{file}");
+        }
+        limits.unified = [("memory.high".to_owned(), "600000".to_owned())].into();
+        tree.v2().update("/pod/c", &limits).unwrap();
+        let new = [
+            ("cpu.max", "20000 50000"),
+            ("memory.max", "800000"),
+            ("memory.swap.max", "100000"),
+            ("memory.high", "600000"),
+        ];
+        for (file, text) in new {
+            assert_eq!(tree.text(&format!("pod/c/{file}")), text, "{file}");
+        }
+    }
+
+    #[test]
+    fn on_v2_nobody_is_killed_for_a_limit() {
+        let files = [
+            ("c/cpu.weight", "100"),
+            ("c/memory.current", "5000000"),
+            ("c/memory.max", "9000000"),
+            ("c/memory.reclaim", ""),
+        ];
+        let tree = Tree::new("in-use", &files);
+        let limits = Limits {
+            cpu_shares: 1024,
+            memory: 1_000_000,
+            ..Limits::default()
+        };
+        let error = tree.v2().update("/c", &limits).unwrap_err();
+        assert!(matches!(error, Error::InUse { .. }), "{error}");
+        // It was tried to make room.
+        assert_eq!(tree.text("c/memory.reclaim"), "4000000");
+        assert_eq!(tree.text("c/memory.max"), "9000000");
+        assert_eq!(tree.text("c/cpu.weight"), "100");
+    }
+
+    #[test]
+    fn in_what_is_systemds_no_controllers_are_enabled() {
+        let files = [
+            ("cgroup.controllers", "cpu"),
+            ("cgroup.subtree_control", "none"),
+            ("a.slice/cgroup.controllers", "cpu"),
+            ("a.slice/cgroup.subtree_control", "none"),
+            ("a.slice/b.scope/cgroup.controllers", "cpu"),
+            ("a.slice/b.scope/cgroup.subtree_control", ""),
+        ];
+        let tree = Tree::new("scope", &files);
+        let group = tree
+            .v2()
+            .create("/a.slice/b.scope/pod", Use::Pod, &Limits::default());
+        group.unwrap();
+        assert_eq!(tree.text("cgroup.subtree_control"), "none");
+        assert_eq!(tree.text("a.slice/cgroup.subtree_control"), "none");
+        assert_eq!(tree.text("a.slice/b.scope/cgroup.subtree_control"), "+cpu");
+    }
 
     #[test]
     fn mounts_are_read_with_their_controllers() {

@@ -59,7 +59,7 @@ impl RuntimeService for RuntimeEdge {
         &self,
         _: Request<cri::RuntimeConfigRequest>,
     ) -> Reply<cri::RuntimeConfigResponse> {
-        reply(Ok(status::runtime_config()))
+        reply(Ok(status::runtime_config(&self.0)))
     }
 
     async fn update_runtime_config(

@@ -65,10 +65,15 @@ pub(super) async fn status(
     }
 }
 
-pub(super) fn runtime_config() -> cri::RuntimeConfigResponse {
+pub(super) fn runtime_config(runtime: &Runtime) -> cri::RuntimeConfigResponse {
+    let driver = if runtime.uses_systemd() {
+        cri::CgroupDriver::Systemd
+    } else {
+        cri::CgroupDriver::Cgroupfs
+    };
     cri::RuntimeConfigResponse {
         linux: Some(cri::LinuxRuntimeConfiguration {
-            cgroup_driver: cri::CgroupDriver::Cgroupfs.into(),
+            cgroup_driver: driver.into(),
         }),
     }
 }

@@ -9,6 +9,7 @@ use carpel_network::{BridgeConfig, Inventory};
 use super::known::{Known, names};
 use super::processes;
 use super::report::{Kind, Leftover, Report};
+use crate::systemd::{BELOW_SCOPE, Scope};
 
 /// Where what is ours stands.
 #[derive(Debug, Clone)]
@@ -82,10 +83,15 @@ fn find(places: &Places, failures: &mut Vec<String>) -> Found {
 fn cgroups(root: &str) -> Result<Vec<(String, Owner, BTreeSet<i32>)>, carpel_cgroup::Error> {
     let hierarchies = Hierarchies::detect()?;
     let mut all = Vec::new();
-    for pod in hierarchies.children(root)? {
-        let path = format!("{root}/{pod}");
-        for child in hierarchies.children(&path)? {
-            let inner = format!("{path}/{child}");
+    for name in hierarchies.children(root)? {
+        let path = format!("{root}/{name}");
+        // With systemd a pod is in a scope.
+        let (pod, groups) = match Scope::pod_of(&name) {
+            Some(pod) => (pod.to_owned(), format!("{path}/{BELOW_SCOPE}")),
+            None => (name, path.clone()),
+        };
+        for child in hierarchies.children(&groups)? {
+            let inner = format!("{groups}/{child}");
             let pids = hierarchies.open(&inner)?.pids()?.into_iter().collect();
             let owner = match child.starts_with("holder-") {
                 true => Owner::Pod(pod.clone()),

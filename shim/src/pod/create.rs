@@ -174,7 +174,8 @@ impl Runtime {
         let target_pid = self.target_pid(pod, config)?;
         let asked = (config.devices.clone(), config.security.privileged);
         let version = self.parts.cgroups.version();
-        let facts = blocking(move || host::facts(version, &asked.0, asked.1)).await?;
+        let pids_limit = self.parts.pids_limit;
+        let facts = blocking(move || host::facts(version, pids_limit, &asked.0, asked.1)).await?;
         let stop_signal = carpel_spec::stop_signal(config.stop_signal, &image.config.stop_signal)?;
         let generated = self.generated_files(pod);
         let paths = image_volumes(&image.config.volumes, &config.mounts, &generated)?;

@@ -28,6 +28,7 @@ const MOST: usize = 4096;
 /// Looks at the kernel and, as far as the container needs them, at the devices.
 pub(super) fn facts(
     version: Version,
+    pids_limit: i64,
     asked: &[Device],
     privileged: bool,
 ) -> Result<HostFacts, Error> {
@@ -58,7 +59,7 @@ pub(super) fn facts(
             Vec::new()
         },
         requested_devices,
-        pids_limit: None,
+        pids_limit: Some(pids_limit).filter(|limit| *limit > 0),
     })
 }
 

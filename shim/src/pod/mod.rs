@@ -2,6 +2,7 @@
 //!
 //! One file an operation; `runtime` holds what all of them need.
 
+mod cgroups;
 mod changes;
 mod container;
 mod create;
@@ -19,6 +20,7 @@ mod limits;
 mod log;
 mod oom;
 mod operations;
+mod place;
 #[allow(clippy::module_inception)]
 mod pod;
 mod processes;
@@ -44,6 +46,7 @@ pub(crate) use details::Disk;
 pub(crate) use details::{ContainerDetails, PodDetails, device_name};
 pub(crate) use feed::{Change, Event};
 pub(crate) use ids::now_ns;
+pub(crate) use place::{CgroupDriver, Places};
 pub(crate) use pod::Pod;
 #[cfg(test)]
 pub(crate) use processes::Processes;

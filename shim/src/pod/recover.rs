@@ -72,7 +72,7 @@ impl Runtime {
                 tracing::error!(pod = %loaded.id, %why, "pod record is quarantined");
                 let mut record = PodRecord {
                     id: loaded.id.clone(),
-                    cgroup: format!("{}/{}", self.parts.cgroup_root, loaded.id),
+                    cgroup: self.parts.places.own(&loaded.id),
                     network_attached: true,
                     ..PodRecord::default()
                 };
@@ -272,24 +272,11 @@ impl Runtime {
         failures.note(self.sweep_volumes(containers).await);
         let pods: Vec<String> = self.pods().iter().map(|pod| pod.id.clone()).collect();
         failures.note(self.parts.network.gc(&pods).await);
-        let (cgroups, root) = (
-            Arc::clone(&self.parts.cgroups),
-            self.parts.cgroup_root.clone(),
-        );
+        failures.note(self.sweep_cgroups(&pods).await);
         let run = self.parts.run.join("pods");
         failures.note(
             blocking(move || {
                 let mut failures = Failures::default();
-                for name in failures.note(cgroups.children(&root)).unwrap_or_default() {
-                    if !pods.contains(&name) {
-                        let Some(cgroup) = failures.note(cgroups.open(&format!("{root}/{name}")))
-                        else {
-                            continue;
-                        };
-                        failures.note(cgroup.kill());
-                        failures.note(cgroup.remove());
-                    }
-                }
                 for entry in std::fs::read_dir(&run).into_iter().flatten().flatten() {
                     if !pods.iter().any(|pod| entry.file_name() == pod.as_str()) {
                         let path = entry.path();

@@ -1,8 +1,9 @@
 //! RunPodSandbox: from a configuration to a pod that containers can join.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ impl Runtime {
     async fn make_pod(&self, request: RunRequest) -> Result<String, Error> {
         let id = new_id()?;
         let mut record = PodRecord {
-            cgroup: self.pod_cgroup(&request.config, &id),
+            cgroup: self.parts.places.pod(&request.config.cgroup_parent, &id)?,
             id,
             config: request.received,
             runtime_handler: request.runtime_handler,
@@ -127,29 +128,19 @@ impl Runtime {
         pod: &Arc<Pod>,
     ) -> Result<tokio::sync::mpsc::UnboundedReceiver<holder::HolderEvent>, Error> {
         let dir = self.pod_run_dir(&pod.id);
-        let cgroups = Arc::clone(&self.parts.cgroups);
-        let leaf = format!("{}/holder-{}", pod.cgroup(), short(&pod.id));
         let made = dir.clone();
-        let own = pod.owns_cgroup().then(|| pod.cgroup());
-        let limits = self.pod_limits(pod).await?;
-        let procs = blocking(move || {
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&made)
-                .map_err(Error::io(format!("create {}", made.display())))?;
-            step("the pod's run directory is made");
-            if let Some(own) = own {
-                cgroups.create(&own, Use::Pod, &limits)?;
-            }
-            let cgroup = cgroups.create(&leaf, Use::Holder, &Limits::default())?;
-            step("the pod's cgroup is made");
-            Ok(cgroup.procs()?)
-        })
-        .await?;
-        let pid = holder::spawn(&self.parts.holder, &dir)?;
-        step("the holder is spawned");
-        pod.record.change(|r| r.holder_pid = pid);
+        blocking(move || make_dir(&made)).await?;
+        step("the pod's run directory is made");
+        let (pid, procs) = if pod.has_scope() {
+            // A scope is made around a process.
+            let pid = self.spawn_holder(pod, &dir)?;
+            self.start_scope(pod, pid).await?;
+            (pid, self.make_cgroup(pod, Some(pid)).await?)
+        } else {
+            let procs = self.make_cgroup(pod, None).await?;
+            (self.spawn_holder(pod, &dir)?, procs)
+        };
+        tracing::debug!(pod = %pod.id, pid, "the holder is started");
         let Connected { client, events, .. } = holder::connect(&dir, GREETING).await?;
         step("the holder has greeted");
         pod.attach(client.clone(), None, 0);
@@ -158,6 +149,42 @@ impl Runtime {
         step("the pod's namespaces are made");
         pod.attach(client, netns, init_pid);
         Ok(events)
+    }
+
+    fn spawn_holder(&self, pod: &Pod, dir: &Path) -> Result<i32, Error> {
+        let pid = holder::spawn(&self.parts.holder, dir)?;
+        pod.record.change(|r| r.holder_pid = pid);
+        step("the holder is spawned");
+        Ok(pid)
+    }
+
+    /// Makes the pod's cgroup, if it is ours, and the holder's place in it.
+    async fn make_cgroup(
+        &self,
+        pod: &Arc<Pod>,
+        holder: Option<i32>,
+    ) -> Result<Vec<OwnedFd>, Error> {
+        let cgroups = Arc::clone(&self.parts.cgroups);
+        let leaf = format!("{}/holder-{}", pod.cgroup(), short(&pod.id));
+        let own = pod.owns_cgroup().then(|| pod.cgroup());
+        let limits = self.pod_limits(pod).await?;
+        let procs = blocking(move || {
+            if let Some(holder) = holder {
+                // It must leave the scope's own group before groups below that can have
+                // controllers (v2).
+                cgroups
+                    .create(&leaf, Use::Holder, &Limits::default())?
+                    .enter(holder)?;
+            }
+            if let Some(own) = own {
+                cgroups.create(&own, Use::Pod, &limits)?;
+            }
+            let cgroup = cgroups.create(&leaf, Use::Holder, &Limits::default())?;
+            Ok(cgroup.procs()?)
+        })
+        .await?;
+        step("the pod's cgroup is made");
+        Ok(procs)
     }
 
     async fn connect_network(&self, pod: &Arc<Pod>) -> Result<Vec<IpAddr>, Error> {
@@ -214,15 +241,14 @@ impl Runtime {
         })
         .await
     }
+}
 
-    /// The kubelet's cgroup of the pod, or one of ours.
-    fn pod_cgroup(&self, config: &PodConfig, id: &str) -> String {
-        if config.cgroup_parent.is_empty() {
-            format!("{}/{id}", self.parts.cgroup_root.trim_end_matches('/'))
-        } else {
-            config.cgroup_parent.trim_end_matches('/').to_owned()
-        }
-    }
+fn make_dir(dir: &Path) -> Result<(), Error> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(Error::io(format!("create {}", dir.display())))
 }
 
 fn check(request: &RunRequest) -> Result<(), Error> {

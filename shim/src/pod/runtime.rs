@@ -12,6 +12,7 @@ use super::container::Container;
 use super::feed::Feed;
 use super::index::Index;
 use super::operations::Operations;
+use super::place::Places;
 use super::pod::Pod;
 use crate::cdi::Cdi;
 use crate::error::Error;
@@ -42,8 +43,9 @@ pub(crate) struct Parts {
     pub(crate) images: Arc<dyn ImageEngine>,
     pub(crate) network: Arc<dyn NetworkDriver>,
     pub(crate) cgroups: Arc<Hierarchies>,
-    /// Parent of pods that bring none.
-    pub(crate) cgroup_root: String,
+    pub(crate) places: Places,
+    /// Processes that a container may have; 0 for any number.
+    pub(crate) pids_limit: i64,
     pub(crate) seccomp: Compiler,
     pub(crate) metrics: Arc<Metrics>,
     /// Events that a reader may be behind.
@@ -82,6 +84,11 @@ impl Runtime {
     /// Whether the kernel counts for each cgroup how long its tasks waited.
     pub(crate) fn tells_pressure(&self) -> bool {
         self.cgroup_version() == 2 && Path::new("/proc/pressure/cpu").exists()
+    }
+
+    /// Whether systemd makes the cgroups of pods.
+    pub(crate) fn uses_systemd(&self) -> bool {
+        self.parts.places.is_systemd()
     }
 
     pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {

@@ -9,7 +9,6 @@ use carpel_proto::state::pod_record::Phase;
 use futures_util::future::join_all;
 
 use super::container::Container;
-use super::ids::short;
 use super::pod::Pod;
 use super::recorded::blocking;
 use super::runtime::Runtime;
@@ -149,29 +148,6 @@ impl Runtime {
             },
         };
         client.shutdown().await.map_err(Error::from)
-    }
-
-    /// Kills what is left and removes the pod's cgroups. A parent that the kubelet
-    /// gave is the kubelet's: only what is ours in it goes.
-    async fn remove_cgroups(&self, pod: &Arc<Pod>) -> Result<(), Error> {
-        let mut paths: Vec<String> = pod.containers().iter().map(|c| c.cgroup()).collect();
-        paths.push(format!("{}/holder-{}", pod.cgroup(), short(&pod.id)));
-        if pod.config.cgroup_parent.is_empty() {
-            paths.push(pod.cgroup());
-        }
-        let cgroups = Arc::clone(&self.parts.cgroups);
-        blocking(move || {
-            let mut failures = Failures::default();
-            for path in paths.iter().filter(|path| !path.is_empty()) {
-                let Some(cgroup) = failures.note(cgroups.open(path)) else {
-                    continue;
-                };
-                failures.note(cgroup.kill());
-                failures.note(cgroup.remove());
-            }
-            failures.into_result()
-        })
-        .await
     }
 }
 

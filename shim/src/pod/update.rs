@@ -217,8 +217,8 @@ impl Runtime {
     }
 
     async fn host_facts(&self) -> Result<HostFacts, Error> {
-        let version = self.parts.cgroups.version();
-        blocking(move || host::facts(version, &[], false)).await
+        let (version, pids) = (self.parts.cgroups.version(), self.parts.pids_limit);
+        blocking(move || host::facts(version, pids, &[], false)).await
     }
 }
 
@@ -236,7 +236,7 @@ impl Pod {
         })
     }
 
-    /// Whether its cgroup is made by us, and its limits are ours to set.
+    /// Whether its limits are ours to set: in what the kubelet gave, the kubelet does.
     pub(super) fn owns_cgroup(&self) -> bool {
         self.config.cgroup_parent.is_empty()
     }

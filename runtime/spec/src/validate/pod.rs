@@ -53,6 +53,11 @@ fn cgroup_parent(parent: &str) -> Result<()> {
     if parent.is_empty() {
         return Ok(());
     }
+    // With systemd the kubelet sends the name of a slice, which is no path.
+    let slice = parent.ends_with(".slice") && !parent.contains('/');
+    if slice {
+        return path::plain("linux.cgroup_parent", parent);
+    }
     path::absolute("linux.cgroup_parent", parent)
 }
 
