@@ -217,9 +217,9 @@ impl Systemd {
         calls.clone()
     }
 
-    async fn end(self) -> Outcome {
+    async fn end(mut self) -> Outcome {
         self.serving.abort();
-        self.serving.await.ok();
+        (&mut self.serving).await.ok();
         fs::remove_file(&self.socket).context("remove the socket")
     }
 
