@@ -394,6 +394,19 @@ mod tests {
     }
 
     #[test]
+    fn cve_2021_43816_only_what_a_client_asks_it_for_is_relabelled() {
+        let mut fixture = Fixture::web();
+        fixture.container.mounts = vec![at("/etc/hosts"), at("/data")];
+        fixture.container.mounts[1].selinux_relabel = true;
+        let (mounts, sources) = build(&fixture.input());
+        for source in sources {
+            let place = mounts[source.mount_index].destination();
+            let asked = place == &PathBuf::from("/data");
+            assert_eq!(source.selinux_relabel, asked, "{}", place.display());
+        }
+    }
+
+    #[test]
     fn shared_memory_is_the_pods_or_the_hosts() {
         let mut fixture = Fixture::default();
         let (mounts, sources) = build(&fixture.input());

@@ -1,5 +1,6 @@
 //! Command, environment and directory of a container's processes.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{Process, Spec, User as OciUser};
@@ -124,20 +125,27 @@ fn environment(input: &Input<'_>) -> Result<Vec<String>> {
         env.set(name, value);
     }
     Ok(env
-        .0
+        .list
         .into_iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect())
 }
 
+/// In the order of first mention. An image can have hundreds of thousands.
 #[derive(Default)]
-struct Environment(Vec<(String, String)>);
+struct Environment {
+    list: Vec<(String, String)>,
+    places: HashMap<String, usize>,
+}
 
 impl Environment {
     fn set(&mut self, name: &str, value: &str) {
-        match self.0.iter_mut().find(|(known, _)| known == name) {
-            Some((_, old)) => value.clone_into(old),
-            None => self.0.push((name.to_owned(), value.to_owned())),
+        match self.places.get(name) {
+            Some(place) => value.clone_into(&mut self.list[*place].1),
+            None => {
+                self.places.insert(name.to_owned(), self.list.len());
+                self.list.push((name.to_owned(), value.to_owned()));
+            }
         }
     }
 }

@@ -9,6 +9,9 @@ use crate::intent::{ContainerSecurity, SupplementalGroupsPolicy};
 /// kernel, and -1 means "leave as it is" (CVE-2024-40635).
 const MAX_ID: i64 = i32::MAX as i64;
 
+/// As many groups as a process can have.
+const MOST_GROUPS: usize = 65536;
+
 /// Credentials of a container's processes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct User {
@@ -29,60 +32,68 @@ impl User {
     }
 }
 
-/// `/etc/passwd` and `/etc/group` of an image.
+/// `/etc/passwd` and `/etc/group` of an image: kept as texts and read through when
+/// asked, since a hostile one has a million lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserDatabase {
-    accounts: Vec<Account>,
-    groups: Vec<Group>,
+    passwd: String,
+    group: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Account {
-    name: String,
+struct Account<'a> {
+    name: &'a str,
     uid: u32,
     gid: u32,
-    home: String,
+    home: &'a str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Group {
-    name: String,
+struct Group<'a> {
+    name: &'a str,
     gid: u32,
-    members: Vec<String>,
+    members: &'a str,
 }
 
 impl UserDatabase {
-    /// Reads both files; an image without one gives an empty text. Lines that are
+    /// Takes both files; an image without one gives an empty text. Lines that are
     /// not well formed are passed over, as the C library does.
-    pub fn parse(passwd: &str, group: &str) -> Self {
+    pub fn new(passwd: impl Into<String>, group: impl Into<String>) -> Self {
         Self {
-            accounts: passwd.lines().filter_map(Account::parse).collect(),
-            groups: group.lines().filter_map(Group::parse).collect(),
+            passwd: passwd.into(),
+            group: group.into(),
         }
     }
 
-    fn by_name(&self, name: &str) -> Option<&Account> {
-        self.accounts.iter().find(|account| account.name == name)
+    fn accounts(&self) -> impl Iterator<Item = Account<'_>> {
+        self.passwd.lines().filter_map(Account::parse)
     }
 
-    fn by_uid(&self, uid: u32) -> Option<&Account> {
-        self.accounts.iter().find(|account| account.uid == uid)
+    fn groups(&self) -> impl Iterator<Item = Group<'_>> {
+        self.group.lines().filter_map(Group::parse)
     }
 
-    fn group(&self, name: &str) -> Option<&Group> {
-        self.groups.iter().find(|group| group.name == name)
+    fn by_name(&self, name: &str) -> Option<Account<'_>> {
+        self.accounts().find(|account| account.name == name)
+    }
+
+    fn by_uid(&self, uid: u32) -> Option<Account<'_>> {
+        self.accounts().find(|account| account.uid == uid)
+    }
+
+    fn group(&self, name: &str) -> Option<Group<'_>> {
+        self.groups().find(|group| group.name == name)
     }
 
     fn groups_of<'a>(&'a self, member: &'a str) -> impl Iterator<Item = u32> + 'a {
-        self.groups
-            .iter()
-            .filter(move |group| group.members.iter().any(|name| name == member))
+        self.groups()
+            .filter(move |group| group.has(member))
             .map(|group| group.gid)
     }
 }
 
-impl Account {
-    fn parse(line: &str) -> Option<Self> {
+impl<'a> Account<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
         let mut fields = line.trim().split(':');
         let name = fields
             .next()
@@ -92,30 +103,28 @@ impl Account {
         let gid = small_id(fields.next()?)?;
         let home = fields.nth(1).unwrap_or_default();
         Some(Self {
-            name: name.to_owned(),
+            name,
             uid,
             gid,
-            home: home.to_owned(),
+            home,
         })
     }
 }
 
-impl Group {
-    fn parse(line: &str) -> Option<Self> {
+impl<'a> Group<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
         let mut fields = line.trim().split(':');
         let name = fields
             .next()
             .filter(|name| !name.is_empty() && !name.starts_with('#'))?;
         let gid = small_id(fields.nth(1)?)?;
-        let members = fields.next().unwrap_or_default().split(',').map(str::trim);
-        Some(Self {
-            name: name.to_owned(),
-            gid,
-            members: members
-                .filter(|member| !member.is_empty())
-                .map(str::to_owned)
-                .collect(),
-        })
+        let members = fields.next().unwrap_or_default();
+        Some(Self { name, gid, members })
+    }
+
+    fn has(&self, member: &str) -> bool {
+        let mut members = self.members.split(',').map(str::trim);
+        members.any(|name| !name.is_empty() && name == member)
     }
 }
 
@@ -139,7 +148,13 @@ pub fn resolve(
     if security.supplemental_groups_policy == SupplementalGroupsPolicy::Merge
         && let Some(name) = &base.name
     {
-        groups.extend(database.groups_of(name));
+        for group in database.groups_of(name) {
+            groups.insert(group);
+            if groups.len() > MOST_GROUPS {
+                let why = format!("is in more than {MOST_GROUPS} groups by the image's /etc/group");
+                return Err(Error::invalid("user", name, why));
+            }
+        }
     }
     Ok(User {
         uid: base.uid,
@@ -226,13 +241,13 @@ fn from_uid(uid: u32, database: &UserDatabase) -> Primary {
     )
 }
 
-impl From<&Account> for Primary {
-    fn from(account: &Account) -> Self {
+impl From<Account<'_>> for Primary {
+    fn from(account: Account<'_>) -> Self {
         Self {
             uid: account.uid,
             gid: account.gid,
-            name: Some(account.name.clone()),
-            home: account.home.clone(),
+            name: Some(account.name.to_owned()),
+            home: account.home.to_owned(),
         }
     }
 }
@@ -281,7 +296,7 @@ mod tests {
         group-defined-in-image:x:50000:default-user\nwww:x:33:\n";
 
     fn database() -> UserDatabase {
-        UserDatabase::parse(PASSWD, GROUP)
+        UserDatabase::new(PASSWD, GROUP)
     }
 
     fn image(user: &str) -> Result<User> {
@@ -318,7 +333,7 @@ mod tests {
         };
         let passwd = "default-user:x:1000:1000::/:\n";
         let group = "group-defined-in-image:x:50000:default-user\n";
-        let database = UserDatabase::parse(passwd, group);
+        let database = UserDatabase::new(passwd, group);
         let user = resolve(&security, "1000", &database).unwrap();
         assert_eq!(ids(&user), (1000, 1000, &[1000, 1234, 50000][..]));
         security.supplemental_groups_policy = SupplementalGroupsPolicy::Strict;
@@ -384,7 +399,7 @@ mod tests {
     #[test]
     fn numbers_out_of_range_neither_wrap_nor_become_names() {
         let passwd = "4294967296:x:0:0::/:\n-1:x:0:0::/:\n2147483648:x:0:0::/:\n";
-        let database = UserDatabase::parse(passwd, "4294967296:x:0:\n");
+        let database = UserDatabase::new(passwd, "4294967296:x:0:\n");
         for text in [
             "4294967296",
             "2147483648",
@@ -414,10 +429,26 @@ mod tests {
         assert_eq!(image("2147483647").unwrap().uid, 2_147_483_647);
     }
 
+    #[test]
+    fn no_table_gives_more_groups_than_a_process_can_have() {
+        let table = |count: u32| {
+            (1..=count)
+                .map(|gid| format!("g{gid}:x:{gid}:root\n"))
+                .collect::<String>()
+        };
+        let user = |groups: String| {
+            let database = UserDatabase::new("root:x:0:0::/:\n", groups);
+            resolve(&ContainerSecurity::default(), "root", &database)
+        };
+        assert_eq!(user(table(65535)).unwrap().groups.len(), 65536);
+        let error = user(table(65536)).unwrap_err().to_string();
+        assert!(error.contains("65536 groups"), "{error}");
+    }
+
     proptest! {
         #[test]
         fn any_text_gives_an_answer(passwd in ".{0,80}", group in ".{0,80}", user in ".{0,20}") {
-            let database = UserDatabase::parse(&passwd, &group);
+            let database = UserDatabase::new(passwd, group);
             if let Ok(user) = resolve(&ContainerSecurity::default(), &user, &database) {
                 prop_assert!(user.groups.contains(&user.gid));
                 prop_assert!(user.groups.is_sorted());

@@ -165,7 +165,7 @@ impl Runtime {
         let (rootfs, database) = blocking(move || {
             let passwd = read_table(rootfs.as_fd(), "etc/passwd")?;
             let group = read_table(rootfs.as_fd(), "etc/group")?;
-            Ok((rootfs, UserDatabase::parse(&passwd, &group)))
+            Ok((rootfs, UserDatabase::new(passwd, group)))
         })
         .await?;
         let mut user = users::resolve(&config.security, &image.user, &database)?;

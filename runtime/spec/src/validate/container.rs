@@ -86,15 +86,16 @@ fn envs(envs: &[(String, Vec<u8>)]) -> Result<()> {
 fn mount(field: &str, mount: &Mount) -> Result<()> {
     let destination = format!("{field}.container_path");
     path::absolute(&destination, &mount.container_path)?;
-    let clean = mount.container_path.trim_end_matches('/');
-    if clean.is_empty() {
+    let clean = path::clean(&mount.container_path);
+    let clean = clean.as_str();
+    if clean == "/" {
         return Err(Error::invalid(
             destination,
             &mount.container_path,
             "is the root",
         ));
     }
-    let own_proc = clean == "/proc" && mount.host_path.trim_end_matches('/') == "/proc";
+    let own_proc = clean == "/proc" && path::clean(&mount.host_path) == "/proc";
     let in_proc = clean == "/proc" || clean.starts_with("/proc/");
     if in_proc && !own_proc && !PROC_FILES.contains(&clean) {
         let why = "would replace what the kernel says in /proc";
@@ -277,6 +278,9 @@ mod tests {
             "/a/../b",
             "/proc/self",
             "/proc",
+            "//proc",
+            "/proc/./",
+            "/./proc/1",
             "/proc/sys/kernel",
         ] {
             let field = refused(|c| c.mounts = vec![at("/ok", "/x"), at(path, "/x")]);

@@ -23,6 +23,12 @@ pub(super) fn absolute(field: &str, path: &str) -> Result<()> {
     no_parent(field, path)
 }
 
+/// One slash between the parts, and no part that is only ".".
+pub(super) fn clean(path: &str) -> String {
+    let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+    format!("/{}", parts.collect::<Vec<_>>().join("/"))
+}
+
 /// A container's log path: relative, below the pod's log directory. Empty is none.
 pub fn log_path(path: &str) -> Result<()> {
     plain("log_path", path)?;
