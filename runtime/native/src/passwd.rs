@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use carpel_sys::mount;
 use carpel_sys::openat2::{self, OFlags};
 
 /// More than any real file has.
@@ -21,8 +22,10 @@ fn read(root: BorrowedFd<'_>) -> Option<Vec<u8>> {
     let path = "etc/passwd";
     // Looked at before it is opened: opening a device can do things.
     let place = openat2::open_in_root(root, path, OFlags::PATH, 0).ok()?;
+    // Files of procfs are regular, and some take away what they tell.
+    let proc = mount::is_procfs(&place).ok()?;
     let kind = File::from(place).metadata().ok()?.file_type();
-    if !kind.is_file() {
+    if proc || !kind.is_file() {
         return None;
     }
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
