@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use carpel_sys::openat2::open_in_root;
+use carpel_sys::openat2::{open_in_root, open_no_links};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
@@ -92,6 +92,8 @@ impl Tree {
         }
     }
 
+    /// Goes from each directory to the next, so that a long way costs its length and
+    /// not its square; only through a link the way starts at the root again.
     fn make_directories(&mut self, path: &[u8]) -> Result<OwnedFd, Fault> {
         let fault = |e: io::Error| parent_fault(path, e);
         let mut above = self.open(b"", DIRECTORY).map_err(fault)?;
@@ -102,12 +104,18 @@ impl Tree {
             .map(|(at, _)| at);
         let mut begin = 0;
         for end in ends.chain([path.len()]) {
-            let prefix = &path[..end];
-            above = match self.open(prefix, DIRECTORY) {
+            let (prefix, part) = (&path[..end], &path[begin..end]);
+            let found = match open_no_links(&above, as_path(part), DIRECTORY, 0) {
+                Err(e) if Errno::from_io_error(&e) == Some(Errno::LOOP) => {
+                    self.open(prefix, DIRECTORY)
+                }
+                found => found,
+            };
+            above = match found {
                 Err(e) if lacks(&e) => {
                     let kept = self.keep(prefix)?;
                     self.implicit.insert(kept);
-                    self.make_directory(&above, &path[begin..end])
+                    self.make_directory(&above, part)
                         .map_err(|e| fault(e.into()))?
                 }
                 opened => opened.map_err(fault)?,
