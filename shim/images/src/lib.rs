@@ -12,5 +12,5 @@ pub mod testing;
 mod unpack;
 
 pub use archive::Loaded;
-pub use store::{Store, StoreConfig, remove_tree};
+pub use store::{Durability, Kernel, Store, StoreConfig, remove_tree};
 pub use unpack::Limits;

@@ -268,6 +268,7 @@ async fn bombs_and_crowds_are_stopped_early() {
         entries: 200,
         ratio: 50,
         ratio_from: 1 << 20,
+        ..Limits::default()
     };
     let store = Store::open(StoreConfig {
         limits,

@@ -1,5 +1,6 @@
 //! Images in files: OCI layouts and `docker save` archives, read and written.
 
+mod content;
 mod docker;
 mod load;
 mod oci;

@@ -10,10 +10,11 @@ use tokio::io::AsyncWrite;
 use tokio_util::io::SyncIoBridge;
 
 use crate::engine::Error;
-use crate::reference::{Digest, ImageQuery};
-use crate::store::{Content, Held, Inner, Pins, Store, blocking};
+use crate::reference::ImageQuery;
+use crate::store::{Inner, Store, blocking};
 use crate::unpack::Fault;
 
+use super::content::Writable;
 use super::docker::{self, Entry};
 use super::oci::{self, Document, FULL_NAME, Link, Platform, REF_NAME, architecture};
 use super::spool::blob_name;
@@ -37,8 +38,8 @@ impl Store {
         let inner = Arc::clone(&self.inner);
         let names = images.to_vec();
         blocking(move || {
-            let (held, _pins) = find(&inner, &queries, &names)?;
-            write(&inner, &held, &mut bridge)?;
+            let images = find(&inner, &queries, &names)?;
+            write(&inner, &images, &mut bridge)?;
             bridge.shutdown().map_err(broken)
         })
         .await
@@ -50,66 +51,40 @@ fn find(
     inner: &Arc<Inner>,
     queries: &[ImageQuery],
     names: &[String],
-) -> Result<(Vec<Held>, Vec<Pins>), Error> {
-    let mut images: Vec<Held> = Vec::new();
+) -> Result<Vec<Writable>, Error> {
+    let mut images: Vec<Writable> = Vec::new();
     for (query, name) in queries.iter().zip(names) {
         let found = inner.index().find(query)?.cloned();
         let held = found.ok_or_else(|| Error::NotFound(name.clone()))?;
-        if !images.iter().any(|known| known.id() == held.id()) {
-            images.push(held);
+        if !images.iter().any(|known| known.held.id() == held.id()) {
+            images.push(Writable::new(inner, held)?);
         }
     }
-    let mut pins = Vec::new();
-    for held in &images {
-        let blobs = blobs(held).map(|digest| Content::Blob(digest.clone()));
-        pins.push(Pins::new(inner, blobs.collect()));
-        if let Some(missing) = blobs_missing(inner, held) {
-            let what = format!(
-                "saving {}, whose blob {missing} came from another image",
-                held.id()
-            );
-            return Err(Error::Unsupported {
-                engine: "store",
-                what,
-            });
-        }
-    }
-    Ok((images, pins))
+    Ok(images)
 }
 
-fn blobs(held: &Held) -> impl Iterator<Item = &Digest> {
-    [held.manifest(), held.id()]
-        .into_iter()
-        .chain(held.layers().iter().map(|l| &l.digest))
-}
-
-/// A layer that another image brought in another compression is there unpacked only.
-fn blobs_missing(inner: &Inner, held: &Held) -> Option<Digest> {
-    blobs(held).find(|digest| !inner.has_blob(digest)).cloned()
-}
-
-fn write(inner: &Inner, images: &[Held], to: &mut impl Write) -> Result<(), Error> {
+fn write(inner: &Inner, images: &[Writable], to: &mut impl Write) -> Result<(), Error> {
     let mut archive = tar::Builder::new(BufWriter::new(to));
     member(&mut archive, LAYOUT.0, LAYOUT.1)?;
     let mut written = BTreeSet::new();
     let mut links = Vec::new();
     let mut entries = Vec::new();
-    for held in images {
-        for digest in blobs(held) {
+    for image in images {
+        let Writable { held, layers, .. } = image;
+        if written.insert(image.manifest_digest.clone()) {
+            let name = blob_name(&image.manifest_digest);
+            member(&mut archive, &name, &image.manifest)?;
+        }
+        for digest in [held.id()].into_iter().chain(layers) {
             if written.insert(digest.clone()) {
                 file(&mut archive, &blob_name(digest), &inner.layout.blob(digest))?;
             }
         }
-        links.extend(index_links(inner, held)?);
+        links.extend(index_links(image));
         entries.push(Entry {
             config: blob_name(held.id()),
             repo_tags: Some(held.tags().cloned().collect()),
-            layers: Some(
-                held.layers()
-                    .iter()
-                    .map(|layer| blob_name(&layer.digest))
-                    .collect(),
-            ),
+            layers: Some(layers.iter().map(blob_name).collect()),
         });
     }
     let index = Document {
@@ -126,16 +101,15 @@ fn write(inner: &Inner, images: &[Held], to: &mut impl Write) -> Result<(), Erro
 }
 
 /// One for each name, or one without.
-fn index_links(inner: &Inner, held: &Held) -> Result<Vec<Link>, Error> {
-    let manifest = inner.read_document(held.manifest())?;
-    let media_type = serde_json::from_slice::<Document>(&manifest)
+fn index_links(image: &Writable) -> Vec<Link> {
+    let media_type = serde_json::from_slice::<Document>(&image.manifest)
         .ok()
         .and_then(|document| document.media_type)
         .unwrap_or_else(|| MANIFEST_TYPE.to_owned());
     let link = |annotations| Link {
         media_type: media_type.clone(),
-        digest: held.manifest().to_string(),
-        size: manifest.len() as u64,
+        digest: image.manifest_digest.to_string(),
+        size: image.manifest.len() as u64,
         annotations,
         platform: Some(Platform {
             os: "linux".into(),
@@ -149,12 +123,13 @@ fn index_links(inner: &Inner, held: &Held) -> Result<Vec<Link>, Error> {
             .map(|(key, name)| (key.to_owned(), name.clone()))
             .collect()
     };
-    let links: Vec<Link> = held.tags().map(|name| link(named(name))).collect();
-    Ok(if links.is_empty() {
+    let tags = image.held.tags();
+    let links: Vec<Link> = tags.map(|name| link(named(name))).collect();
+    if links.is_empty() {
         vec![link(BTreeMap::new())]
     } else {
         links
-    })
+    }
 }
 
 fn member(archive: &mut tar::Builder<impl Write>, name: &str, body: &[u8]) -> Result<(), Error> {

@@ -41,6 +41,10 @@ pub struct LayerStream {
     failures: Failures,
     reference: Reference,
     progress: Arc<dyn Progress>,
+    /// Whether bytes came from before this stream.
+    inherited: bool,
+    /// Sites whose bytes are among those that came, in order.
+    givers: Vec<usize>,
     /// Given back at the end or on drop, whichever is first.
     slot: Option<OwnedSemaphorePermit>,
 }
@@ -56,6 +60,8 @@ impl LayerStream {
     ) -> Self {
         Self {
             failed_at: verifier.bytes(),
+            inherited: verifier.bytes() > 0,
+            givers: Vec::new(),
             layer,
             verifier,
             sites,
@@ -130,6 +136,9 @@ impl LayerStream {
             return Err(self.spoilt(&format!("is longer than its {size} bytes")));
         }
         self.verifier.update(&chunk);
+        if self.givers.last() != Some(&self.at) {
+            self.givers.push(self.at);
+        }
         let state = LayerState::Fetching {
             current: self.position(),
             total: self.layer.size,
@@ -148,13 +157,22 @@ impl LayerStream {
         }
     }
 
-    /// Content is wrong: this site is not believed again, and nothing can be saved.
+    /// Content is wrong: whoever gave it is not believed again, and nothing can be
+    /// saved. Where several gave parts of it, the last of them stays innocent until
+    /// it gave all by itself.
     fn spoilt(&mut self, why: &str) -> Error {
-        let name = match self.sites.get(self.at) {
-            Some(site) => {
+        if self.givers.last() != Some(&self.at) {
+            self.givers.push(self.at);
+        }
+        let shared = self.inherited || self.givers.len() > 1;
+        let guilty = self.givers.len() - usize::from(shared);
+        for site in self.givers.iter().take(guilty) {
+            if let Some(site) = self.sites.get(*site) {
                 site.set_suspect();
-                site.name().to_owned()
             }
+        }
+        let name = match self.sites.get(self.at) {
+            Some(site) => site.name().to_owned(),
             None => self.reference.registry.clone(),
         };
         let failure = Failure::corrupt(format!("layer {} {why}", self.layer.digest));

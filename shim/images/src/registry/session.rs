@@ -195,6 +195,17 @@ impl Session {
         Ok(stream)
     }
 
+    /// How many places content may come from.
+    pub fn sources(&self) -> usize {
+        self.sites.len() - self.first.load(Ordering::Relaxed)
+    }
+
+    /// Whether one of them has given no wrong content so far.
+    pub fn has_trusted_source(&self) -> bool {
+        let rest = &self.sites[self.first.load(Ordering::Relaxed)..];
+        rest.iter().any(|site| !site.suspect())
+    }
+
     /// Where layers may come from, best first; never empty.
     fn usable_sites(&self) -> Vec<Arc<Site>> {
         let rest = &self.sites[self.first.load(Ordering::Relaxed)..];

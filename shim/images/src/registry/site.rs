@@ -190,14 +190,22 @@ impl Site {
         url.map_err(Failure::Unavailable)
     }
 
-    /// Opens a blob at `offset`. One attempt.
+    /// Opens a blob at `offset`. One attempt; who cannot count is asked for the whole.
     pub(super) async fn blob(&self, blob: &Descriptor, offset: u64) -> Result<BlobBody, Failure> {
-        let response = self
-            .get(&self.blob_url(&blob.digest)?, None, offset)
-            .await?;
+        let url = self.blob_url(&blob.digest)?;
+        let mut response = self.get(&url, None, offset).await?;
+        let confused = match response.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                offset > 0 && check_range(response.headers(), offset, blob.size).is_err()
+            }
+            status => offset > 0 && status == StatusCode::RANGE_NOT_SATISFIABLE,
+        };
+        if confused {
+            response = self.get(&url, None, 0).await?;
+        }
         let (skip, length) = match response.status() {
             StatusCode::OK => (offset, blob.size),
-            StatusCode::PARTIAL_CONTENT if offset > 0 => {
+            StatusCode::PARTIAL_CONTENT if offset > 0 && !confused => {
                 check_range(response.headers(), offset, blob.size)?;
                 (0, blob.size - offset)
             }

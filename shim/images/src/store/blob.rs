@@ -27,24 +27,23 @@ impl Inner {
 
     /// Puts a finished file in its place. Its content was verified.
     pub(crate) fn add_blob(&self, digest: &Digest, temp: Temp) -> Result<(), Error> {
-        let size = temp
-            .path()
-            .metadata()
-            .map_err(failed("look at", temp.path()))?
-            .len();
+        let path = temp.path();
+        let file = File::open(path).map_err(failed("open", path))?;
+        let size = file.metadata().map_err(failed("look at", path))?.len();
+        let content = Content::Blob(digest.clone());
+        if self.index().has(&content) {
+            // An image on disk may count on the one that this takes the place of.
+            self.layout.sync_file(&file, path)?;
+        }
         let mut index = self.index();
         temp.rename(&self.layout.blob(digest))?;
         step("a blob is in its place");
-        let content = Content::Blob(digest.clone());
         if !index.has(&content) {
-            index.add(
-                content,
-                LayerUsage {
-                    bytes: size,
-                    inodes: 1,
-                },
-                false,
-            );
+            let usage = LayerUsage {
+                bytes: size,
+                inodes: 1,
+            };
+            index.add(content, usage, false, None);
         }
         Ok(())
     }
@@ -79,22 +78,39 @@ pub(super) enum Piece {
     End,
 }
 
-/// A blob on its way in: read by the unpacker, written to disk in passing.
+/// A blob on its way in: read by the unpacker, first what is on disk already, then
+/// what comes, which is written behind that in passing.
 pub(super) struct Feed {
     pieces: mpsc::Receiver<Piece>,
     current: Bytes,
-    tee: File,
+    file: File,
+    /// Bytes that the file has and nobody has read.
+    stored: u64,
     ended: bool,
 }
 
 impl Feed {
-    pub(super) fn new(pieces: mpsc::Receiver<Piece>, tee: File) -> Self {
+    pub(super) fn new(pieces: mpsc::Receiver<Piece>, file: File, stored: u64) -> Self {
         Self {
             pieces,
             current: Bytes::new(),
-            tee,
+            file,
+            stored,
             ended: false,
         }
+    }
+
+    fn read_stored(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.pieces.is_closed() && self.pieces.is_empty() {
+            return Err(never_came());
+        }
+        let most = usize::try_from(self.stored).map_or(buf.len(), |stored| stored.min(buf.len()));
+        let n = self.file.read(&mut buf[..most])?;
+        if n == 0 && most > 0 {
+            return Err(Fault::corrupt("what was kept of the layer got shorter").into_io());
+        }
+        self.stored -= n as u64;
+        Ok(n)
     }
 
     /// Takes what the unpacker left, up to the verified end.
@@ -106,22 +122,29 @@ impl Feed {
 
 impl Read for Feed {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.stored > 0 {
+            return self.read_stored(buf);
+        }
         while self.current.is_empty() && !self.ended {
             match self.pieces.blocking_recv() {
                 Some(Piece::Bytes(bytes)) => {
-                    self.tee
+                    self.file
                         .write_all(&bytes)
                         .map_err(|e| Fault::io("write blob", e).into_io())?;
                     self.current = bytes;
                 }
                 Some(Piece::End) => self.ended = true,
-                None => return Err(Fault::corrupt("the rest of the layer never came").into_io()),
+                None => return Err(never_came()),
             }
         }
         let n = self.current.len().min(buf.len());
         self.current.copy_to_slice(&mut buf[..n]);
         Ok(n)
     }
+}
+
+fn never_came() -> io::Error {
+    Fault::corrupt("the rest of the layer never came").into_io()
 }
 
 /// A source that ends when nobody waits for what comes of it any more.
@@ -149,6 +172,12 @@ impl<R: Read> Read for Until<R> {
 /// Ends every [`Until`] made of it when dropped, with the future that holds it.
 #[derive(Debug, Default)]
 pub(crate) struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    pub(super) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
 
 impl Drop for Cancel {
     fn drop(&mut self) {

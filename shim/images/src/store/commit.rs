@@ -1,7 +1,6 @@
 //! Changes of images: made on disk, then in memory, one at a time.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use crate::reference::{Digest, ImageQuery};
 
 use super::engine::Inner;
 use super::index::{Content, content_of};
-use super::layout::{failed, sync_parent};
+use super::layout::failed;
 use super::record::{Held, ImageRecord, LayerOfImage, VERSION};
 
 /// An image all of whose layers are there, or are about to be.
@@ -139,9 +138,8 @@ impl Inner {
             return Ok(());
         }
         let root = self.layout.root();
-        File::open(root)
-            .and_then(|root| Ok(rustix::fs::syncfs(root)?))
-            .map_err(failed("sync", root))?;
+        let synced = self.layout.durability().filesystem(root);
+        synced.map_err(failed("sync", root))?;
         let mut index = self.index();
         for content in &content {
             if let Some(entry) = index.content.get_mut(content) {
@@ -164,15 +162,18 @@ impl Inner {
         }
         step("the image's record is removed");
         self.index().remove(&id);
+        // Only then may content go: the record must not come back without it.
+        let synced = self.layout.sync_parent(&path);
         self.collect_garbage();
         step("the image's content is removed");
-        sync_parent(&path)
+        synced
     }
 
     /// Deletes what nothing names any more: out of its place at once, off the disk
     /// in the background.
     pub(super) fn collect_garbage(&self) {
         self.collect_older(self.config.orphan_grace);
+        self.sweep_partials(self.config.partial_keep);
     }
 
     pub(super) fn collect_older(&self, grace: Duration) {

@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -14,6 +15,7 @@ use super::StoreConfig;
 use super::index::Index;
 use super::layout::Layout;
 use super::lock::KeyedLocks;
+use super::pinned::Pinned;
 
 /// The embedded image engine. Clones are the same store.
 #[derive(Clone)]
@@ -25,13 +27,14 @@ pub(crate) struct Inner {
     pub(crate) config: StoreConfig,
     pub(crate) layout: Layout,
     pub(super) registry: RwLock<Registry>,
+    pub(super) pinned: Pinned,
     pub(super) index: Mutex<Index>,
     /// Held by who changes images, on disk and then in the index.
     pub(super) commits: Mutex<()>,
     pub(super) chains: KeyedLocks,
     pub(super) blobs: KeyedLocks,
     pub(super) keys: KeyedLocks,
-    pub(super) _lock: OwnedFd,
+    pub(super) _locks: Vec<OwnedFd>,
 }
 
 impl Inner {
@@ -39,6 +42,13 @@ impl Inner {
     pub(super) fn registry(&self) -> Registry {
         let slot = self.registry.read();
         slot.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Often enough for what is kept the shortest.
+    fn tidy_interval(&self) -> Duration {
+        let config = &self.config;
+        let shortest = config.orphan_grace.min(config.partial_keep);
+        (shortest / 2).clamp(Duration::from_secs(1), Duration::from_secs(60))
     }
 
     pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
@@ -74,10 +84,24 @@ impl Store {
 
     /// Opens the store at `config.root`, which must not be open anywhere else.
     pub async fn open(config: StoreConfig) -> Result<Self, Error> {
-        let inner = blocking(move || Inner::open(config)).await?;
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Arc::new(blocking(move || Inner::open(config)).await?);
+        tokio::spawn(keep_tidy(Arc::downgrade(&inner), inner.tidy_interval()));
+        Ok(Self { inner })
+    }
+}
+
+/// Deletes what has outlived its time, until the store is closed.
+async fn keep_tidy(inner: Weak<Inner>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let tidied = blocking(move || {
+            inner.collect_garbage();
+            Ok(())
+        });
+        if let Err(error) = tidied.await {
+            tracing::warn!(%error, "cannot tidy up");
+        }
     }
 }
 
@@ -94,18 +118,13 @@ impl ImageEngine for Store {
     async fn status(&self, query: &str) -> Result<Option<Image>, Error> {
         let query = ImageQuery::parse(query)?;
         let index = self.inner.index();
-        Ok(index
-            .find(&query)?
-            .map(|held| held.image(&self.inner.config.pinned)))
+        Ok(index.find(&query)?.map(|held| held.image(&self.inner.pinned)))
     }
 
     async fn list(&self) -> Result<Vec<Image>, Error> {
         let index = self.inner.index();
-        Ok(index
-            .images
-            .values()
-            .map(|held| held.image(&self.inner.config.pinned))
-            .collect())
+        let images = index.images.values();
+        Ok(images.map(|held| held.image(&self.inner.pinned)).collect())
     }
 
     async fn remove(&self, query: &str) -> Result<(), Error> {

@@ -9,7 +9,7 @@ use crate::reference::{Digest, ImageQuery};
 
 use super::commit::NewImage;
 use super::engine::Inner;
-use super::record::Held;
+use super::record::{Held, LayerOfImage};
 
 /// A piece of content that lives as long as something names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,10 +19,12 @@ pub(crate) enum Content {
     Blob(Digest),
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) usage: LayerUsage,
     pub(super) opaque: bool,
+    /// Of a layer: the blob that it was unpacked from, which stays as long as it does.
+    pub(super) source: Option<Digest>,
     /// Known to be on the disk itself.
     pub(super) synced: bool,
     /// Set while no image ever named it.
@@ -112,13 +114,20 @@ impl Index {
         self.content.contains_key(content)
     }
 
-    pub(super) fn add(&mut self, content: Content, usage: LayerUsage, opaque: bool) {
+    pub(super) fn add(
+        &mut self,
+        content: Content,
+        usage: LayerUsage,
+        opaque: bool,
+        source: Option<Digest>,
+    ) {
         let orphan_since = Some(Instant::now());
         self.content.insert(
             content,
             Entry {
                 usage,
                 opaque,
+                source,
                 synced: false,
                 orphan_since,
             },
@@ -133,6 +142,8 @@ impl Index {
         for held in self.images.values().chain(leased) {
             named.extend(content_of(held));
         }
+        let sources: Vec<Content> = named.iter().filter_map(|c| self.source(c)).collect();
+        named.extend(sources);
         let fresh = |since: Instant| since.elapsed() < grace;
         let garbage: Vec<Content> = self
             .content
@@ -145,6 +156,25 @@ impl Index {
             self.content.remove(content);
         }
         garbage
+    }
+
+    /// The blob that a layer was unpacked from.
+    fn source(&self, layer: &Content) -> Option<Content> {
+        let source = self.content.get(layer)?.source.clone()?;
+        Some(Content::Blob(source))
+    }
+
+    /// A blob of a layer's content: the one its image names, or the one another image
+    /// brought in another compression.
+    pub(crate) fn blob_of(&self, layer: &LayerOfImage) -> Option<Digest> {
+        let own = Content::Blob(layer.digest.clone());
+        if self.has(&own) {
+            return Some(layer.digest.clone());
+        }
+        match self.source(&Content::Layer(layer.chain_id.clone())) {
+            Some(Content::Blob(other)) if self.has(&Content::Blob(other.clone())) => Some(other),
+            _ => None,
+        }
     }
 
     pub(super) fn content_usage(&self) -> LayerUsage {

@@ -2,11 +2,11 @@
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use carpel_failpoint::step;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use crate::engine::{Error, LayerState, LayerUsage, Progress};
 use crate::reference::Digest;
@@ -30,20 +30,89 @@ pub(super) struct Staged {
     unpacked: Unpacked,
 }
 
+/// The right to write a blob; whatever works on it has a share until it is done.
+pub(super) type BlobLock = Arc<OwnedMutexGuard<()>>;
+
+/// How one attempt at a layer failed.
+enum Failed {
+    /// The bytes were not those of the digest.
+    Spoilt(Error),
+    Finally(Error),
+}
+
 impl Inner {
-    /// Fetches a layer, keeps its blob, and unpacks it, all in one pass.
+    /// Fetches a layer, keeps its blob, and unpacks it, all in one pass. Goes on where
+    /// an earlier pull was cut. Where the bytes turn out to be wrong, it is begun anew
+    /// without who gave them, as long as there is anybody else to ask.
     pub(super) async fn fetch(
         self: &Arc<Self>,
         plan: &LayerPlan,
         session: &Session,
         progress: &dyn Progress,
+        lock: &BlobLock,
     ) -> Result<Staged, Error> {
+        let digest = &plan.layer.digest;
+        let mut attempts = session.sources() + 1;
+        loop {
+            let had = self.layout.partial(digest).metadata();
+            let had = had.is_ok_and(|file| file.len() > 0);
+            let attempt = Box::pin(self.fetch_once(plan, session, progress, lock));
+            let error = match attempt.await {
+                Ok(staged) => return Ok(staged),
+                Err(Failed::Finally(error)) => return Err(error),
+                Err(Failed::Spoilt(error)) => error,
+            };
+            attempts = attempts.saturating_sub(1);
+            if attempts == 0 || !(had || session.has_trusted_source()) {
+                return Err(error);
+            }
+            tracing::warn!(%digest, %error, "layer came wrong, asking elsewhere");
+        }
+    }
+
+    async fn fetch_once(
+        self: &Arc<Self>,
+        plan: &LayerPlan,
+        session: &Session,
+        progress: &dyn Progress,
+        lock: &BlobLock,
+    ) -> Result<Staged, Failed> {
         let layer = &plan.layer;
-        let mut stream = session.open_layer(&layer.descriptor()).await?;
+        let cancel = Cancel::default();
+        let partial = {
+            let (inner, layer, lock) = (Arc::clone(self), layer.clone(), Arc::clone(lock));
+            let cancelled = cancel.flag();
+            blocking(move || {
+                let _lock = lock;
+                inner.open_partial(&layer, &cancelled)
+            })
+        };
+        let (path, file, seen) = partial.await.map_err(Failed::Finally)?.into_parts();
+        let stored = seen.bytes();
+        if stored > 0 {
+            tracing::info!(layer = %layer.digest, stored, "going on with a layer");
+        }
+        let opened = session.resume_layer(&layer.descriptor(), seen).await;
+        let mut stream = match opened {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.drop_empty_partial(&layer.digest);
+                return Err(Failed::Finally(error));
+            }
+        };
         let (pieces, queue) = mpsc::channel(QUEUE);
         let unpacking = {
-            let (inner, plan) = (Arc::clone(self), plan.clone());
-            blocking(move || inner.unpack_feed(&plan, queue))
+            let (inner, plan, lock) = (Arc::clone(self), plan.clone(), Arc::clone(lock));
+            let feed = Feed::new(queue, file, stored);
+            // Whether wrong bytes are the image's fault or their giver's matters only
+            // if there is somebody else to ask.
+            let judge = stored > 0 || session.sources() > 1;
+            blocking(move || {
+                let _lock = lock;
+                let staged = inner.unpack_feed(&plan, feed, judge, &path);
+                inner.drop_empty_partial(&plan.layer.digest);
+                staged
+            })
         };
         let digest = layer.digest.to_string();
         let feeding = async move {
@@ -57,16 +126,42 @@ impl Inner {
             drop(pieces.send(Piece::End).await);
             Ok(())
         };
-        let (fed, staged) = tokio::join!(feeding, unpacking);
-        fed?;
-        staged
+        let fed: Result<(), Error>;
+        let staged;
+        (fed, staged) = tokio::join!(feeding, unpacking);
+        match (fed, staged) {
+            (Ok(()), Ok(staged)) => Ok(staged),
+            (Err(error @ Error::Corrupt { .. }), _) => {
+                self.drop_partial(&layer.digest);
+                Err(Failed::Spoilt(error))
+            }
+            // What has come stays, for the next pull to go on with.
+            (Err(error), _) => Err(Failed::Finally(error)),
+            // Bytes as they should be, and no use; or there is no room for them.
+            (Ok(()), Err(error)) => {
+                self.drop_partial(&layer.digest);
+                Err(Failed::Finally(error))
+            }
+        }
     }
 
-    fn unpack_feed(&self, plan: &LayerPlan, queue: mpsc::Receiver<Piece>) -> Result<Staged, Error> {
-        let (blob, file) = self.layout.temp_file("blob")?;
-        let mut feed = Feed::new(queue, file);
-        let staged = self.stage(plan, &mut feed)?;
+    fn unpack_feed(
+        &self,
+        plan: &LayerPlan,
+        mut feed: Feed,
+        judge: bool,
+        partial: &Path,
+    ) -> Result<Staged, Error> {
+        let staged = match self.stage(plan, &mut feed) {
+            Err(error @ Error::Corrupt { .. }) if judge => {
+                // To the end, where it shows whose fault it is.
+                feed.drain().map_err(|fault| fault.of(&plan.reference))?;
+                return Err(error);
+            }
+            staged => staged?,
+        };
         feed.drain().map_err(|fault| fault.of(&plan.reference))?;
+        let blob = self.layout.adopt(partial)?;
         self.add_blob(&plan.layer.digest, blob)?;
         Ok(staged)
     }
@@ -92,7 +187,8 @@ impl Inner {
             reference: plan.reference.clone(),
             why: format!("layer {}: {why}", layer.digest),
         };
-        let unpacked = unpack(source, &fs, &self.config.limits).map_err(|fault| {
+        let limits = plan.budget.limits(&self.config.limits);
+        let unpacked = unpack(source, &fs, &limits).map_err(|fault| {
             match fault.of(&plan.reference) {
                 Error::Corrupt { why, .. } => context(why),
                 other => other,
@@ -104,6 +200,7 @@ impl Inner {
                 "unpacks to {is} where the configuration says {want}"
             )));
         }
+        plan.budget.spend(unpacked.bytes, &plan.reference)?;
         step("a layer is unpacked");
         Ok(Staged { temp, unpacked })
     }
@@ -125,6 +222,7 @@ impl Inner {
             bytes: unpacked.bytes,
             inodes: unpacked.inodes,
             opaque: unpacked.opaque,
+            blob: Some(plan.layer.digest.clone()),
         };
         self.layout
             .write_record(&temp.path().join("record"), &record, false)?;
@@ -140,7 +238,7 @@ impl Inner {
             bytes: unpacked.bytes,
             inodes: unpacked.inodes,
         };
-        index.add(content, usage, unpacked.opaque);
+        index.add(content, usage, unpacked.opaque, record.blob);
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use crate::reference::Digest;
 use crate::unpack::Fault;
 
 use super::delete;
+use super::durable::Durability;
 
 /// Longest record; a configuration with all it may hold fits.
 const RECORD_MAX: u64 = 32 << 20;
@@ -34,6 +35,9 @@ pub(crate) fn failed<E: Into<io::Error>>(
 #[derive(Debug)]
 pub(crate) struct Layout {
     root: PathBuf,
+    /// Where containers write; the root itself unless told otherwise.
+    containers: PathBuf,
+    durability: Arc<dyn Durability>,
     /// Of this process, so that no two temporary names are the same.
     stamp: u128,
     next: AtomicU64,
@@ -42,27 +46,32 @@ pub(crate) struct Layout {
 impl Layout {
     /// Makes the directories. Only root gets in at the top; below, what a mapped
     /// root must be able to walk through is open for that.
-    pub(crate) fn create(root: &Path) -> Result<Self, Error> {
+    pub(crate) fn create(
+        root: &Path,
+        containers: Option<&Path>,
+        durability: Arc<dyn Durability>,
+    ) -> Result<Self, Error> {
         let stamp = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |age| age.as_nanos());
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(root)
-            .map_err(failed("make directory", root))?;
-        let root = std::path::absolute(root).map_err(failed("find", root))?;
+        let root = top(root)?;
+        let containers = match containers {
+            Some(path) => top(path)?,
+            None => root.clone(),
+        };
         let layout = Self {
             root,
+            containers,
+            durability,
             stamp,
             next: AtomicU64::new(0),
         };
-        set_mode(&layout.root, 0o700)?;
         let shared = [layout.layers(), layout.rootfs_root()];
         let private = [
             layout.blobs("sha256"),
             layout.blobs("sha512"),
             layout.images(),
+            layout.ingest(),
         ];
         for (paths, mode) in [(&shared[..], 0o711), (&private[..], 0o700)] {
             for path in paths {
@@ -70,12 +79,32 @@ impl Layout {
             }
         }
         directory(&layout.tmp(), 0o711)?;
+        directory(&layout.containers.join("tmp"), 0o711)?;
         directory(&layout.empty(), 0o755)?;
         Ok(layout)
     }
 
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What is written in place, on the disk of the containers.
+    pub(crate) fn containers(&self) -> &Path {
+        &self.containers
+    }
+
+    pub(crate) fn durability(&self) -> &dyn Durability {
+        &*self.durability
+    }
+
+    pub(crate) fn ingest(&self) -> PathBuf {
+        self.root.join("ingest")
+    }
+
+    /// A blob on its way in.
+    pub(crate) fn partial(&self, digest: &Digest) -> PathBuf {
+        let name = format!("{}-{}", digest.algorithm().name(), digest.hex());
+        self.ingest().join(name)
     }
 
     pub(crate) fn blobs(&self, algorithm: &str) -> PathBuf {
@@ -108,7 +137,7 @@ impl Layout {
     }
 
     pub(crate) fn rootfs_root(&self) -> PathBuf {
-        self.root.join("rootfs")
+        self.containers.join("rootfs")
     }
 
     /// `key` was checked to be one plain path component.
@@ -124,6 +153,15 @@ impl Layout {
         self.root.join("tmp")
     }
 
+    /// The directories for what is in the making, each once.
+    pub(crate) fn all_tmp(&self) -> Vec<PathBuf> {
+        let mut all = vec![self.tmp()];
+        if self.containers != self.root {
+            all.push(self.containers.join("tmp"));
+        }
+        all
+    }
+
     pub(crate) fn lock(&self) -> PathBuf {
         self.root.join("lock")
     }
@@ -132,15 +170,35 @@ impl Layout {
         self.root.join("boot")
     }
 
-    fn fresh(&self, what: &str) -> PathBuf {
+    fn fresh(&self, base: &Path, what: &str) -> PathBuf {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        self.tmp().join(format!("{what}-{:x}-{n}", self.stamp))
+        base.join("tmp")
+            .join(format!("{what}-{:x}-{n}", self.stamp))
+    }
+
+    /// Where something must be made that is to stand at `path`.
+    fn base_of(&self, path: &Path) -> &Path {
+        let theirs = ["rootfs", "tmp"].map(|name| self.containers.join(name));
+        if theirs.iter().any(|part| path.starts_with(part)) {
+            &self.containers
+        } else {
+            &self.root
+        }
     }
 
     /// A directory that is gone again unless it gets renamed.
     pub(crate) fn temp_dir(&self, what: &str) -> Result<Temp, Error> {
+        self.temp_dir_at(&self.root, what)
+    }
+
+    /// The same on the disk of the containers.
+    pub(crate) fn temp_rootfs(&self) -> Result<Temp, Error> {
+        self.temp_dir_at(&self.containers, "rootfs")
+    }
+
+    fn temp_dir_at(&self, base: &Path, what: &str) -> Result<Temp, Error> {
         let temp = Temp {
-            path: self.fresh(what),
+            path: self.fresh(base, what),
         };
         directory(&temp.path, 0o711)?;
         Ok(temp)
@@ -148,8 +206,12 @@ impl Layout {
 
     /// A file that is gone again unless it gets renamed.
     pub(crate) fn temp_file(&self, what: &str) -> Result<(Temp, File), Error> {
+        self.temp_file_at(&self.root, what)
+    }
+
+    fn temp_file_at(&self, base: &Path, what: &str) -> Result<(Temp, File), Error> {
         let temp = Temp {
-            path: self.fresh(what),
+            path: self.fresh(base, what),
         };
         let file = File::options()
             .write(true)
@@ -160,10 +222,19 @@ impl Layout {
         Ok((temp, file))
     }
 
+    /// Takes a file of the ingest area into what is in the making.
+    pub(crate) fn adopt(&self, path: &Path) -> Result<Temp, Error> {
+        let temp = Temp {
+            path: self.fresh(&self.root, "blob"),
+        };
+        std::fs::rename(path, &temp.path).map_err(failed("take", path))?;
+        Ok(temp)
+    }
+
     /// Takes something out of its place at once; dropping what is returned deletes it.
     pub(crate) fn trash(&self, path: &Path) -> Result<Option<Temp>, Error> {
         let temp = Temp {
-            path: self.fresh("trash"),
+            path: self.fresh(self.base_of(path), "trash"),
         };
         match std::fs::rename(path, &temp.path) {
             Ok(()) => {
@@ -184,16 +255,43 @@ impl Layout {
     ) -> Result<(), Error> {
         let json =
             serde_json::to_vec(record).map_err(|e| failed("write", path)(io::Error::other(e)))?;
-        let (temp, mut file) = self.temp_file("record")?;
+        let (temp, mut file) = self.temp_file_at(self.base_of(path), "record")?;
         file.write_all(&json).map_err(failed("write", &temp.path))?;
         if durable {
-            file.sync_all().map_err(failed("sync", &temp.path))?;
+            self.sync_file(&file, &temp.path)?;
         }
         step("a record of the store is written under another name");
         temp.rename(path)?;
         step("a record of the store is in its place");
-        if durable { sync_parent(path) } else { Ok(()) }
+        if durable {
+            self.sync_parent(path)
+        } else {
+            Ok(())
+        }
     }
+
+    pub(crate) fn sync_file(&self, file: &File, path: &Path) -> Result<(), Error> {
+        let synced = self.durability.file(file, path);
+        synced.map_err(failed("sync", path))
+    }
+
+    pub(crate) fn sync_parent(&self, path: &Path) -> Result<(), Error> {
+        let parent = path.parent().unwrap_or(path);
+        let synced = self.durability.directory(parent);
+        synced.map_err(failed("sync", parent))
+    }
+}
+
+/// A directory that only root gets into.
+fn top(path: &Path) -> Result<PathBuf, Error> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .map_err(failed("make directory", path))?;
+    let path = std::path::absolute(path).map_err(failed("find", path))?;
+    set_mode(&path, 0o700)?;
+    Ok(path)
 }
 
 /// Something in `tmp`, deleted when dropped.
@@ -268,13 +366,6 @@ pub(crate) fn directory(path: &Path, mode: u32) -> Result<(), Error> {
 fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
         .map_err(failed("set mode of", path))
-}
-
-pub(crate) fn sync_parent(path: &Path) -> Result<(), Error> {
-    let parent = path.parent().unwrap_or(path);
-    File::open(parent)
-        .and_then(|dir| dir.sync_all())
-        .map_err(failed("sync", parent))
 }
 
 /// Text that many hold.

@@ -19,6 +19,11 @@ impl KeyedLocks {
         lock.lock_owned().await
     }
 
+    /// The same if nobody holds it now.
+    pub(crate) fn try_lock(&self, key: &str) -> Option<OwnedMutexGuard<()>> {
+        self.named(key).try_lock_owned().ok()
+    }
+
     fn named(&self, key: &str) -> Arc<Named> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lock) = locks.get(key).and_then(Weak::upgrade) {
@@ -44,7 +49,9 @@ mod tests {
         drop(locks.lock("b").await);
         let wait = Duration::from_millis(20);
         assert!(tokio::time::timeout(wait, locks.lock("a")).await.is_err());
+        assert!(locks.try_lock("a").is_none());
         drop(held);
+        assert!(locks.try_lock("a").is_some());
         drop(locks.lock("a").await);
         drop(locks.lock("c").await);
         assert_eq!(

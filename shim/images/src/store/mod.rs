@@ -4,9 +4,11 @@
 //! lock                          held while a process uses the store
 //! boot                          the kernel's boot id, see `recover`
 //! blobs/sha256/<hex>            manifests, configurations, layers as they came
+//! ingest/sha256-<hex>           the beginning of a blob that did not come whole yet
 //! layers/<chain id>/{fs,record} a layer unpacked, named by it and all below it
 //! images/<id>.json              an image: its layers and all its names
-//! rootfs/<key>/{upper,work,record}  what a container writes, and the image it leases
+//! rootfs/<key>/{upper,work,record}  what a container writes, and the image it leases;
+//!                               with its own tmp/ on another disk where configured so
 //! empty/                        bottom of images without layers
 //! tmp/                          what is being made, or being deleted
 //! ```
@@ -16,9 +18,11 @@
 //! names is not trusted across a boot. The index in memory answers all queries.
 
 mod blob;
+mod budget;
 mod commit;
 mod config;
 pub(crate) mod delete;
+mod durable;
 mod engine;
 mod index;
 mod ingest;
@@ -26,12 +30,15 @@ mod layout;
 mod lock;
 mod measure;
 mod open;
+mod partial;
+mod pinned;
 mod pull;
 mod record;
 mod rootfs;
 
 pub use config::StoreConfig;
 pub use delete::path as remove_tree;
+pub use durable::{Durability, Kernel};
 pub use engine::Store;
 
 pub(crate) use blob::{Cancel, Until};

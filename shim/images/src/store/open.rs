@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs::FlockOperation;
 
 use crate::engine::{Error, LayerUsage};
-use crate::reference::{Digest, ImageQuery, Reference};
+use crate::reference::Digest;
 use crate::registry::Registry;
 
 use super::StoreConfig;
@@ -19,22 +19,26 @@ use super::blob::DOCUMENT_MAX;
 use super::engine::Inner;
 use super::index::{Content, Index, Lease};
 use super::layout::{Layout, delete_or_log, failed, read_bounded, read_record, shared_text};
+use super::pinned::Pinned;
 use super::record::{Held, ImageRecord, LayerRecord, RootfsRecord, VERSION};
 use super::rootfs::check_key;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 impl Inner {
-    pub(super) fn open(mut config: StoreConfig) -> Result<Self, Error> {
-        for pinned in &mut config.pinned {
-            if !matches!(ImageQuery::parse(pinned)?, ImageQuery::Id(_)) {
-                *pinned = Reference::parse(pinned)?.to_string();
-            }
+    pub(super) fn open(config: StoreConfig) -> Result<Self, Error> {
+        let pinned = Pinned::parse(&config.pinned)?;
+        let durability = config.durability.clone();
+        let layout = Layout::create(&config.root, config.containers.as_deref(), durability)?;
+        let mut locks = vec![take_lock(&layout.lock())?];
+        if layout.containers() != layout.root() {
+            locks.push(take_lock(&layout.containers().join("lock"))?);
         }
-        let layout = Layout::create(&config.root)?;
-        let lock = take_lock(&layout.lock())?;
         let registry = Registry::new(config.registries.clone())?;
-        let trash = entries(&layout.tmp())?;
+        let mut trash = Vec::new();
+        for tmp in layout.all_tmp() {
+            trash.extend(entries(&tmp)?);
+        }
         let index = Mutex::new(Index::default());
         let (chains, blobs, keys) = Default::default();
         let commits = Mutex::new(());
@@ -42,12 +46,13 @@ impl Inner {
             config,
             layout,
             registry: RwLock::new(registry),
+            pinned,
             index,
             commits,
             chains,
             blobs,
             keys,
-            _lock: lock,
+            _locks: locks,
         };
         inner.read_layers()?;
         inner.read_blobs()?;
@@ -77,8 +82,9 @@ impl Inner {
                         bytes: record.bytes,
                         inodes: record.inodes,
                     };
+                    let content = Content::Layer(chain_id);
                     self.index()
-                        .add(Content::Layer(chain_id), usage, record.opaque);
+                        .add(content, usage, record.opaque, record.blob);
                 }
                 // An image that needs it is set aside in turn, and a pull mends it.
                 Err(error) => self.discard(&path, &error),
@@ -97,7 +103,7 @@ impl Inner {
                             bytes: file.len(),
                             inodes: 1,
                         };
-                        self.index().add(Content::Blob(digest), usage, false);
+                        self.index().add(Content::Blob(digest), usage, false, None);
                     }
                     None => self.discard(&path, &io::ErrorKind::InvalidData.into()),
                 }
@@ -199,9 +205,11 @@ impl Inner {
         let boot_id = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
         let path = self.layout.boot();
         if std::fs::read_to_string(&path).is_ok_and(|before| before == boot_id) {
+            self.sweep_partials(self.config.partial_keep);
             return Ok(());
         }
         self.collect_older(Duration::ZERO);
+        self.sweep_partials(Duration::ZERO);
         std::fs::write(&path, boot_id).map_err(failed("write", &path))
     }
 

@@ -14,7 +14,8 @@ use crate::registry::{Descriptor, ResolvedImage, Session};
 use super::commit::NewImage;
 use super::engine::{Inner, blocking};
 use super::index::{Content, Pins};
-use super::ingest::Staged;
+use super::budget::Budget;
+use super::ingest::{BlobLock, Staged};
 use super::record::LayerOfImage;
 
 /// A layer to be had.
@@ -23,6 +24,8 @@ pub(crate) struct LayerPlan {
     pub(crate) layer: LayerOfImage,
     /// Whose layer it is, for messages.
     pub(crate) reference: String,
+    /// Of the image, which all its layers share.
+    pub(super) budget: Arc<Budget>,
 }
 
 /// Where layers come from that are not here.
@@ -33,7 +36,18 @@ pub(crate) enum Origin {
 }
 
 impl Inner {
+    /// A pull has an end, however slowly a registry keeps it alive.
     pub(super) async fn pull(self: &Arc<Self>, request: PullRequest) -> Result<ImageId, Error> {
+        let what = format!("pull of {}", request.reference);
+        let after = self.config.pull_limit;
+        let pull = Box::pin(self.pull_unlimited(request));
+        match tokio::time::timeout(after, pull).await {
+            Ok(pulled) => pulled,
+            Err(_) => Err(Error::Deadline { what, after }),
+        }
+    }
+
+    async fn pull_unlimited(self: &Arc<Self>, request: PullRequest) -> Result<ImageId, Error> {
         let PullRequest {
             reference,
             credentials,
@@ -90,6 +104,8 @@ impl Inner {
         origin: &Origin,
         progress: &Arc<dyn Progress>,
     ) -> Result<ImageId, Error> {
+        let limits = &self.config.limits;
+        limits.check(&new.reference, new.layers.iter().map(|layer| layer.size))?;
         let pins = Pins::new(self, new.content());
         let layers = self.layers(&new, origin, progress.as_ref());
         Box::pin(layers).await?;
@@ -111,6 +127,7 @@ impl Inner {
         progress: &dyn Progress,
     ) -> Result<(), Error> {
         let slots = Semaphore::new(self.config.parallel_layers.max(1));
+        let budget = Arc::new(Budget::new(self.config.limits.image_bytes));
         let chain: Vec<Digest> = new.layers.iter().map(|l| l.chain_id.clone()).collect();
         for layer in &new.layers {
             progress.layer(&layer.digest.to_string(), LayerState::Waiting);
@@ -124,6 +141,7 @@ impl Inner {
                 plan: LayerPlan {
                     layer: layer.clone(),
                     reference: new.reference.clone(),
+                    budget: Arc::clone(&budget),
                 },
                 below: &chain[..at],
                 slots: &slots,
@@ -161,8 +179,8 @@ impl Inner {
         }
         let staged = {
             let _slot = slots.acquire().await.map_err(|_| interrupted(&plan))?;
-            let _blob = self.blobs.lock(&digest).await;
-            self.get(&plan, origin, progress).await?
+            let lock = Arc::new(self.blobs.lock(&digest).await);
+            self.get(&plan, origin, progress, &lock).await?
         };
         if let Some(below_done) = below_done {
             below_done.await.map_err(|_| interrupted(&plan))?;
@@ -182,6 +200,7 @@ impl Inner {
         plan: &LayerPlan,
         origin: &Origin,
         progress: &dyn Progress,
+        lock: &BlobLock,
     ) -> Result<Staged, Error> {
         let digest = &plan.layer.digest;
         if self.has_blob(digest) {
@@ -196,7 +215,7 @@ impl Inner {
             }
         }
         match origin {
-            Origin::Registry(session) => self.fetch(plan, session, progress).await,
+            Origin::Registry(session) => self.fetch(plan, session, progress, lock).await,
             Origin::Here => Err(Error::Corrupt {
                 reference: plan.reference.clone(),
                 why: format!("layer {digest} is missing"),

@@ -10,6 +10,8 @@ use crate::image::{self, chain_ids};
 use crate::reference::Digest;
 use crate::registry::Descriptor;
 
+use super::pinned::Pinned;
+
 /// Version of all records; a higher one is of a later program.
 pub(super) const VERSION: u32 = 1;
 
@@ -57,6 +59,9 @@ pub(super) struct LayerRecord {
     pub(super) bytes: u64,
     pub(super) inodes: u64,
     pub(super) opaque: bool,
+    /// The blob that it was unpacked from.
+    #[serde(default, with = "maybe")]
+    pub(super) blob: Option<Digest>,
 }
 
 /// Holds the whole image: it may be removed while the container lives.
@@ -121,13 +126,11 @@ impl Held {
         self.record.tags.keys().chain(&self.record.digests)
     }
 
-    pub(super) fn image(&self, pinned: &[String]) -> Image {
+    pub(super) fn image(&self, pinned: &Pinned) -> Image {
         let id = self.record.id.to_string();
         let layers: u64 = self.record.layers.iter().map(|layer| layer.size).sum();
         Image {
-            pinned: pinned
-                .iter()
-                .any(|p| *p == id || self.names().any(|name| name == p)),
+            pinned: pinned.fits(&id) || self.names().any(|name| pinned.fits(name)),
             id: ImageId(id),
             repo_tags: self.record.tags.keys().cloned().collect(),
             repo_digests: self.record.digests.iter().cloned().collect(),
@@ -142,6 +145,29 @@ impl Held {
                 .map(|l| l.chain_id.to_string())
                 .unwrap_or_default(),
         }
+    }
+}
+
+/// The same where there may be none.
+mod maybe {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::reference::Digest;
+
+    pub(super) fn serialize<S: Serializer>(
+        digest: &Option<Digest>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        match digest {
+            Some(digest) => s.collect_str(digest),
+            None => s.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Digest>, D::Error> {
+        let text = Option::<String>::deserialize(d)?;
+        let digest = text.as_deref().map(Digest::parse).transpose();
+        digest.map_err(serde::de::Error::custom)
     }
 }
 

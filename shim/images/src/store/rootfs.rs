@@ -116,7 +116,7 @@ impl Inner {
     }
 
     fn make_rootfs(&self, image: &Held, key: &str) -> Result<(), Error> {
-        let temp = self.layout.temp_dir("rootfs")?;
+        let temp = self.layout.temp_rootfs()?;
         let top = image
             .layers()
             .last()
@@ -152,7 +152,7 @@ impl Inner {
             .map_err(failed("mount the overlay of", &dir))?;
         Ok(Rootfs {
             mount,
-            image: image.image(&self.config.pinned),
+            image: image.image(&self.pinned),
         })
     }
 
@@ -224,7 +224,10 @@ impl Inner {
                 Err(error) => return Err(error),
             }
         }
-        let content = self.index().content_usage();
+        let mut content = self.index().content_usage();
+        let partial = self.partial_usage();
+        content.bytes += partial.bytes;
+        content.inodes += partial.inodes;
         let root = self.layout.root().to_owned();
         Ok(Usage {
             images: vec![FsUsage {

@@ -18,6 +18,29 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
+/// How a layer is compressed, as its first bytes tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Encoding {
+    /// How many bytes tell.
+    pub(crate) const MAGIC: u64 = ZSTD.len() as u64;
+
+    pub(crate) fn of(magic: &[u8]) -> Self {
+        if magic.starts_with(GZIP) {
+            Self::Gzip
+        } else if magic == ZSTD || is_skippable(magic) {
+            Self::Zstd
+        } else {
+            Self::Plain
+        }
+    }
+}
+
 type Source<R> = BufReader<Chain<Cursor<Vec<u8>>, Counted<R>>>;
 
 /// The inflated bytes of a layer, within bounds. Which compression it is, the first
@@ -45,19 +68,18 @@ impl<R: Read> Inflate<R> {
         let mut magic = Vec::with_capacity(ZSTD.len());
         counted
             .by_ref()
-            .take(ZSTD.len() as u64)
+            .take(Encoding::MAGIC)
             .read_to_end(&mut magic)?;
-        let gzip = magic.starts_with(GZIP);
-        let zstd = magic == ZSTD || is_skippable(&magic);
+        let encoding = Encoding::of(&magic);
         let source = BufReader::with_capacity(BUFFER, Cursor::new(magic).chain(counted));
-        let decoder = if gzip {
-            Decoder::Gzip(Box::new(MultiGzDecoder::new(source)))
-        } else if zstd {
-            let mut decoder = zstd::Decoder::with_buffer(source)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-            Decoder::Zstd(decoder)
-        } else {
-            Decoder::Plain(source)
+        let decoder = match encoding {
+            Encoding::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(source))),
+            Encoding::Zstd => {
+                let mut decoder = zstd::Decoder::with_buffer(source)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+                Decoder::Zstd(decoder)
+            }
+            Encoding::Plain => Decoder::Plain(source),
         };
         Ok(Self {
             decoder,

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io;
 
 use crate::engine::Error;
+use crate::image::LAYERS_MAX;
 
 /// Bounds on one layer. Content comes from strangers: nothing in it may cost more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,10 @@ pub struct Limits {
     /// Inflated bytes for each compressed one, looked at beyond `ratio_from` bytes.
     pub ratio: u64,
     pub ratio_from: u64,
+    /// Of one image: layers, bytes of all of them compressed, and inflated.
+    pub layers: usize,
+    pub compressed: u64,
+    pub image_bytes: u64,
 }
 
 impl Default for Limits {
@@ -24,7 +29,31 @@ impl Default for Limits {
             entries: 2_000_000,
             ratio: 200,
             ratio_from: 1 << 30,
+            layers: LAYERS_MAX,
+            compressed: 64 << 30,
+            image_bytes: 128 << 30,
         }
+    }
+}
+
+impl Limits {
+    /// Refuses an image for what its manifest says of its layers' sizes.
+    pub(crate) fn check(
+        &self,
+        reference: &str,
+        sizes: impl ExactSizeIterator<Item = u64>,
+    ) -> Result<(), Error> {
+        let over = |why: String| Err(Error::Exhausted(format!("{reference}: {why}")));
+        let (count, most) = (sizes.len(), self.layers);
+        if count > most {
+            return over(format!("image has {count} layers, more than {most}"));
+        }
+        let sum = sizes.fold(0_u64, u64::saturating_add);
+        if sum > self.compressed {
+            let most = self.compressed;
+            return over(format!("layers have {sum} bytes to fetch, more than {most}"));
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ mod tree;
 mod whiteout;
 mod xattr;
 
-pub(crate) use inflate::{Hashed, Inflate};
+pub(crate) use inflate::{Encoding, Hashed, Inflate};
 pub(crate) use inherit::inherit;
 pub(crate) use limits::Fault;
 pub use limits::Limits;
