@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use carpel_images::registry::{HostConfig, Mirror, RegistryConfig, Timeouts};
+use carpel_images::registry::{HostConfig, KeychainConfig, Mirror, RegistryConfig, Timeouts};
 use carpel_images::{Store, StoreConfig};
 use carpel_network::{BridgeConfig, BridgeDriver, StaticRoute};
 
@@ -15,11 +15,21 @@ use crate::pod::{self, Places};
 use crate::systemd::Systemd;
 
 pub(crate) async fn store(config: &Config) -> anyhow::Result<Store> {
+    let images = &config.images;
     let mut store = StoreConfig::new(config.paths.root.join("images"));
+    let containers = &config.paths.containers;
+    store.containers = (!containers.as_os_str().is_empty()).then(|| containers.clone());
     store.registries = registries(config);
-    store.parallel_layers = config.images.parallel_layers;
-    store.limits.bytes = config.images.max_layer_bytes;
-    store.limits.entries = config.images.max_layer_entries;
+    store.pinned.clone_from(&images.pinned);
+    store.parallel_layers = images.parallel_layers;
+    store.partial_keep = Duration::from_secs(images.partial_seconds);
+    store.pull_limit = Duration::from_secs(images.pull_seconds);
+    store.limits.bytes = images.max_layer_bytes;
+    store.limits.entries = images.max_layer_entries;
+    store.limits.ratio = images.max_layer_ratio;
+    store.limits.layers = images.max_layers;
+    store.limits.image_bytes = images.max_image_bytes;
+    store.limits.compressed = images.max_image_compressed_bytes;
     Store::open(store).await.context("open the image store")
 }
 
@@ -123,33 +133,49 @@ pub(crate) fn places(config: &Config) -> anyhow::Result<Places> {
     Ok(Places::new(driver, &cgroup.root)?)
 }
 
+/// The tables `[registries]`, and of `[images]` what concerns registries.
 pub(crate) fn registries(config: &Config) -> RegistryConfig {
-    let hosts: BTreeMap<String, HostConfig> = config
-        .registries
-        .iter()
-        .map(|(host, registry)| {
-            let Registry {
-                mirrors,
-                insecure,
-                ca_file,
-            } = registry;
-            let host_config = HostConfig {
-                mirrors: mirrors.iter().map(Mirror::new).collect(),
-                insecure: *insecure,
-                ca_file: ca_file.clone(),
-                server: None,
-            };
-            (host.clone(), host_config)
-        })
-        .collect();
+    let images = &config.images;
     RegistryConfig {
-        hosts,
+        hosts: config
+            .registries
+            .iter()
+            .map(|(host, registry)| (host.clone(), host_config(registry)))
+            .collect(),
         timeouts: Timeouts {
-            connect: Duration::from_secs(config.images.connect_seconds),
-            stall: Duration::from_secs(config.images.stall_seconds),
+            connect: Duration::from_secs(images.connect_seconds),
+            stall: Duration::from_secs(images.stall_seconds),
+            stall_bytes: images.stall_bytes,
             ..Timeouts::default()
         },
-        max_concurrent_layers: config.images.parallel_layers,
+        keychain: KeychainConfig {
+            files: images.auth_files.clone(),
+            helper_dirs: images.helper_dirs.clone(),
+            helper_timeout: Duration::from_secs(images.helper_seconds),
+        },
+        max_manifest_bytes: images.max_manifest_bytes,
+        max_concurrent_layers: images.parallel_layers,
         ..RegistryConfig::default()
+    }
+}
+
+fn host_config(registry: &Registry) -> HostConfig {
+    let Registry {
+        mirrors,
+        insecure,
+        ca_file,
+        client_cert_file,
+        client_key_file,
+        credential_helper,
+        auth_file,
+    } = registry;
+    HostConfig {
+        mirrors: mirrors.iter().map(Mirror::new).collect(),
+        insecure: *insecure,
+        ca_file: ca_file.clone(),
+        client_identity: client_cert_file.clone().zip(client_key_file.clone()),
+        credential_helper: credential_helper.clone(),
+        auth_file: auth_file.clone(),
+        server: None,
     }
 }

@@ -1,5 +1,6 @@
 //! The daemon's configuration: typed, all defaults in code, unknown keys refused.
 
+mod images;
 mod layers;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use images::{Images, Registry};
 pub(crate) use layers::{Loaded, flatten, load, quoted};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +35,8 @@ pub(crate) struct Config {
 pub(crate) struct Paths {
     /// Records, images and writable layers; on a disk.
     pub(crate) root: PathBuf,
+    /// What containers write, if it is to be on another disk; a directory of its own.
+    pub(crate) containers: PathBuf,
     /// Sockets and generated files; on a tmpfs.
     pub(crate) run: PathBuf,
 }
@@ -41,6 +45,7 @@ impl Default for Paths {
     fn default() -> Self {
         Self {
             root: "/var/lib/carpel".into(),
+            containers: PathBuf::new(),
             run: "/run/carpel".into(),
         }
     }
@@ -208,44 +213,6 @@ pub(crate) struct Route {
     pub(crate) via: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Images {
-    /// Layers of one pull that are fetched at once.
-    pub(crate) parallel_layers: usize,
-    /// Seconds without a byte after which a registry counts as hung.
-    pub(crate) stall_seconds: u64,
-    /// Seconds to connect to a registry.
-    pub(crate) connect_seconds: u64,
-    /// Most bytes one layer may unpack to.
-    pub(crate) max_layer_bytes: u64,
-    /// Most entries one layer may have.
-    pub(crate) max_layer_entries: u64,
-}
-
-impl Default for Images {
-    fn default() -> Self {
-        Self {
-            parallel_layers: 3,
-            stall_seconds: 30,
-            connect_seconds: 10,
-            max_layer_bytes: 64 << 30,
-            max_layer_entries: 2_000_000,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Registry {
-    /// Tried in this order before the registry itself: `http(s)://host[:port][/prefix]`.
-    pub(crate) mirrors: Vec<String>,
-    /// Speak plain HTTP to the registry itself.
-    pub(crate) insecure: bool,
-    /// PEM file with further certificate authorities.
-    pub(crate) ca_file: Option<PathBuf>,
-}
-
 /// Where metrics are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -322,10 +289,16 @@ impl Config {
             (1..=1 << 20).contains(&backlog),
             "grpc.event_backlog: {backlog} is not from 1 to 1048576"
         );
+        let containers = &self.paths.containers;
         anyhow::ensure!(
-            self.images.parallel_layers > 0,
-            "images.parallel_layers: 0 is too few"
+            containers.as_os_str().is_empty() || containers.is_absolute(),
+            "paths.containers: {} is not absolute",
+            containers.display()
         );
+        self.images.check()?;
+        for (host, registry) in &self.registries {
+            registry.check(host)?;
+        }
         Ok(())
     }
 }
@@ -396,6 +369,13 @@ mod tests {
             (
                 "[registries.\"a.example\"]\nmirrors = [\"ftp://x\"]",
                 "registries.\"a.example\".mirrors",
+            ),
+            ("[images]\nmax_layers = 501", "images.max_layers"),
+            ("[images]\nauth_files = [\"a\"]", "images.auth_files"),
+            ("[paths]\ncontainers = \"a\"", "paths.containers"),
+            (
+                "[registries.\"h.io\"]\nclient_key_file = \"/k\"",
+                "client_cert_file",
             ),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());

@@ -301,3 +301,47 @@ async fn a_dropped_load_ends() {
     world.until("tmp is empty", |w| w.count("tmp") == 0).await;
     assert!(world.store.list().await.unwrap().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_saved_whose_layer_another_brought_otherwise_compressed() {
+    let world = StoreWorld::new().await;
+    let base = LayerBuilder::new().file("base", b"base").finish();
+    let own = |mark: &str| LayerBuilder::new().file(mark, mark.as_bytes()).finish();
+    let packed = [Compression::Gzip, Compression::Zstd, Compression::Plain];
+    for (first, second) in [(0, 1), (1, 0), (2, 0), (0, 2)] {
+        let mark = format!("{first}{second}");
+        let with = |mark: &str, how: usize| {
+            TestImage::new(
+                &json!({ "Cmd": [mark] }),
+                vec![base.clone(), own(mark)],
+                packed[how],
+            )
+        };
+        let (a, b) = (
+            with(&format!("a{mark}"), first),
+            with(&format!("b{mark}"), second),
+        );
+        let (name_a, name_b) = (world.at("r/a:1"), world.at("r/b:1"));
+        world.put(&name_a, &a);
+        world.put(&name_b, &b);
+        world.pull(&name_a).await.unwrap();
+        let id = world.pull(&name_b).await.unwrap();
+        // The blob stays though the image that brought it goes.
+        world.store.remove(&name_a).await.unwrap();
+        let world_archive = save(&world, &[&name_b]).await.unwrap();
+        world.store.remove(&name_b).await.unwrap();
+        let loaded = world.load(world_archive).await.unwrap();
+        assert_eq!(
+            (&loaded[0].id, &loaded[0].names),
+            (&id, &vec![name_b.clone()])
+        );
+        let rootfs = world.store.prepare(&id, "c").await.unwrap();
+        for file in ["base".to_owned(), format!("b{mark}")] {
+            let text = std::fs::read_to_string(inside(&rootfs, &file)).unwrap();
+            assert_eq!(text, file);
+        }
+        drop(rootfs);
+        world.store.release("c").await.unwrap();
+        world.store.remove(&name_b).await.unwrap();
+    }
+}

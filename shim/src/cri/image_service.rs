@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use carpel_images::engine::{Credentials, Image, ImageEngine, NoProgress, PullRequest};
+use carpel_images::reference::Reference;
+use carpel_images::registry::is_for;
 use carpel_proto::cri;
 use carpel_proto::cri::image_service_server::ImageService;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -77,9 +79,10 @@ impl ImageService for ImageEdge {
         request: Request<cri::PullImageRequest>,
     ) -> Reply<cri::PullImageResponse> {
         let request = request.into_inner();
+        let reference = named(request.image)?;
         let pull = PullRequest {
-            reference: named(request.image)?,
-            credentials: credentials(request.auth).map_err(failed)?,
+            credentials: credentials(request.auth, &reference).map_err(failed)?,
+            reference,
             progress: Arc::new(NoProgress),
         };
         let pulled = self.1.pull(self.0.as_ref(), pull).await;
@@ -126,11 +129,16 @@ impl ImageEdge {
     }
 }
 
-/// The forms of CRI AuthConfig, of which a client fills in one.
-fn credentials(auth: Option<cri::AuthConfig>) -> Result<Credentials, Error> {
+/// The forms of CRI AuthConfig, of which a client fills in one. Those for another
+/// server than the image's are none.
+fn credentials(auth: Option<cri::AuthConfig>, image: &str) -> Result<Credentials, Error> {
     let Some(auth) = auth else {
         return Ok(Credentials::Anonymous);
     };
+    let reference = Reference::parse(image).map_err(Error::from)?;
+    if !is_for(&auth.server_address, &reference.registry) {
+        return Ok(Credentials::Anonymous);
+    }
     if !auth.username.is_empty() {
         return Ok(Credentials::Basic {
             username: auth.username,

@@ -9,13 +9,14 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue};
 use reqwest::Url;
 use serde::Deserialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::time::{Instant, timeout};
 
 use super::challenge::{Challenge, challenges};
 use super::endpoint::Endpoint;
 use super::failure::Failure;
 use super::guard;
+use super::keychain::{Found, Keychain};
 use super::transport::{Ask, Transport};
 use crate::engine::Credentials;
 
@@ -28,10 +29,25 @@ const CLIENT_ID: &str = "carpel";
 
 /// Credentials of one pull at one endpoint, and what was got for them.
 pub(super) struct Authorizer {
-    credentials: Arc<Credentials>,
+    source: Source,
+    /// Looked up when a challenge comes, and not before.
+    found: OnceCell<Found>,
+    repository: String,
     /// Asked for when the challenge does not say what to ask for.
     default_scope: String,
     granted: Mutex<Option<Grant>>,
+}
+
+/// Where the credentials of a pull come from.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// With the pull.
+    Given(Credentials),
+    /// From this node's files and helpers, for what is called so.
+    Keychain {
+        keychain: Arc<Keychain>,
+        registry: String,
+    },
 }
 
 /// An `Authorization` header that has worked or should.
@@ -53,20 +69,47 @@ impl Grant {
 impl fmt::Debug for Authorizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authorizer")
-            .field("credentials", &self.credentials)
+            .field("source", &self.source)
             .field("default_scope", &self.default_scope)
             .finish_non_exhaustive()
     }
 }
 
 impl Authorizer {
-    pub(super) fn new(credentials: Arc<Credentials>, repository: &str) -> Self {
-        let default_scope = format!("repository:{repository}:pull");
+    pub(super) fn new(source: Source, repository: &str) -> Self {
         Self {
-            credentials,
-            default_scope,
+            source,
+            found: OnceCell::new(),
+            repository: repository.to_owned(),
+            default_scope: format!("repository:{repository}:pull"),
             granted: Mutex::new(None),
         }
+    }
+
+    async fn look_up(&self) {
+        let look = || async {
+            match &self.source {
+                Source::Given(credentials) => Found {
+                    credentials: credentials.clone(),
+                    troubles: Vec::new(),
+                },
+                Source::Keychain { keychain, registry } => {
+                    keychain.find(registry, &self.repository).await
+                }
+            }
+        };
+        self.found.get_or_init(look).await;
+    }
+
+    /// Nothing before they were looked up.
+    fn credentials(&self) -> &Credentials {
+        const NOBODY: &Credentials = &Credentials::Anonymous;
+        self.found.get().map_or(NOBODY, |found| &found.credentials)
+    }
+
+    /// What kept credentials from being found.
+    pub(super) fn troubles(&self) -> &[String] {
+        self.found.get().map_or(&[], |found| &found.troubles)
     }
 
     /// What the last challenge was answered with, renewed if it is about to expire.
@@ -101,6 +144,7 @@ impl Authorizer {
         {
             return Ok((other.clone(), false));
         }
+        self.look_up().await;
         let challenge = self.choose(challenges(headers))?;
         let generation = granted.as_ref().map_or(0, |grant| grant.generation + 1);
         let grant = self
@@ -118,7 +162,7 @@ impl Authorizer {
                 Challenge::Basic => basic = Some(challenge),
             }
         }
-        match (basic, &*self.credentials) {
+        match (basic, self.credentials()) {
             (Some(basic), Credentials::Basic { .. } | Credentials::RegistryToken(_)) => Ok(basic),
             (Some(_), _) => Err(Failure::Denied(
                 "HTTP 401: wants a user name and a password".to_owned(),
@@ -137,7 +181,7 @@ impl Authorizer {
         challenge: Challenge,
         generation: u64,
     ) -> Result<Grant, Failure> {
-        let (header, expires) = match (&challenge, &*self.credentials) {
+        let (header, expires) = match (&challenge, self.credentials()) {
             (_, Credentials::RegistryToken(token)) => (bearer(token)?, None),
             (Challenge::Basic, Credentials::Basic { username, password }) => {
                 (basic(username, password)?, None)
@@ -195,7 +239,7 @@ impl Authorizer {
         if url.scheme() != "https" && endpoint.base.scheme() == "https" {
             return Err(denied("is not encrypted"));
         }
-        let secret = !matches!(*self.credentials, Credentials::Anonymous);
+        let secret = !matches!(self.credentials(), Credentials::Anonymous);
         if secret && !guard::may_carry_secrets(&url, &endpoint.base) {
             return Err(denied("is not encrypted, so it gets no credentials"));
         }
@@ -209,7 +253,7 @@ impl Authorizer {
         wish: &Wish<'_>,
     ) -> Result<Token, Failure> {
         let mut url = wish.realm.clone();
-        let ask = match &*self.credentials {
+        let ask = match self.credentials() {
             Credentials::IdentityToken(token) => Ask {
                 form: Some(wish.form(token)),
                 ..Ask::default()
@@ -315,6 +359,17 @@ fn secret(text: String) -> Result<HeaderValue, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn authorizer_of(credentials: Credentials) -> Authorizer {
+        let authorizer = Authorizer::new(Source::Given(credentials.clone()), "x");
+        let troubles = Vec::new();
+        let found = Found {
+            credentials,
+            troubles,
+        };
+        authorizer.found.set(found).unwrap();
+        authorizer
+    }
     use crate::registry::config::RegistryConfig;
     use crate::registry::endpoint::endpoints;
 
@@ -334,7 +389,7 @@ mod tests {
     #[test]
     fn realms_are_encrypted_unless_the_registry_is_local() {
         let of = |registry: &str, credentials: Credentials, realm: &str| {
-            Authorizer::new(Arc::new(credentials), "x")
+            authorizer_of(credentials)
                 .realm(&endpoint(registry), realm)
                 .is_ok()
         };
@@ -383,7 +438,7 @@ mod tests {
 
     #[test]
     fn secrets_do_not_show() {
-        let authorizer = Authorizer::new(Arc::new(user()), "x");
+        let authorizer = authorizer_of(user());
         assert!(!format!("{authorizer:?}").contains("hunter2"));
         assert_eq!(format!("{:?}", basic("u", "hunter2").unwrap()), "Sensitive");
         assert!(secret("Bearer a\r\nb".into()).is_err());

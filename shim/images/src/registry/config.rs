@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::keychain::default_dirs;
+
 /// Everything the client may be told.
 #[derive(Debug, Clone)]
 pub struct RegistryConfig {
@@ -12,6 +14,9 @@ pub struct RegistryConfig {
     pub hosts: BTreeMap<String, HostConfig>,
     pub timeouts: Timeouts,
     pub retry: RetryPolicy,
+    pub keychain: KeychainConfig,
+    /// Longest manifest or index, bytes.
+    pub max_manifest_bytes: usize,
     /// Layers of one image that are fetched at once.
     pub max_concurrent_layers: usize,
 }
@@ -22,7 +27,29 @@ impl Default for RegistryConfig {
             hosts: BTreeMap::new(),
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
+            keychain: KeychainConfig::default(),
+            max_manifest_bytes: 4 << 20,
             max_concurrent_layers: 4,
+        }
+    }
+}
+
+/// Where credentials are found that do not come with a pull.
+#[derive(Debug, Clone)]
+pub struct KeychainConfig {
+    /// Files as docker's `config.json`, looked at in this order.
+    pub files: Vec<PathBuf>,
+    /// Where `docker-credential-…` programs are.
+    pub helper_dirs: Vec<PathBuf>,
+    pub helper_timeout: Duration,
+}
+
+impl Default for KeychainConfig {
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            helper_dirs: default_dirs(),
+            helper_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -37,6 +64,12 @@ pub struct HostConfig {
     pub insecure: bool,
     /// PEM file of certificate authorities trusted besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// PEM files of a certificate and its key, shown to a registry that asks for one.
+    pub client_identity: Option<(PathBuf, PathBuf)>,
+    /// Name of a credential helper for this registry: `docker-credential-<name>`.
+    pub credential_helper: Option<String>,
+    /// A file as docker's `config.json`, for this registry before all others.
+    pub auth_file: Option<PathBuf>,
     /// URL to use in place of the registry's own name.
     pub server: Option<String>,
 }
@@ -76,7 +109,7 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(10),
             stall: Duration::from_secs(30),
-            stall_bytes: 1024,
+            stall_bytes: 16 << 10,
             document: Duration::from_secs(60),
         }
     }

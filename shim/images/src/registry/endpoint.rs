@@ -8,6 +8,14 @@ use super::config::{HostConfig, Mirror, RegistryConfig};
 use super::guard;
 use crate::engine::Error;
 
+/// Whom to believe, and how to show who we are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Trust {
+    pub(super) ca_file: Option<PathBuf>,
+    /// Certificate and key.
+    pub(super) identity: Option<(PathBuf, PathBuf)>,
+}
+
 /// A mirror or a registry itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Endpoint {
@@ -15,7 +23,7 @@ pub(super) struct Endpoint {
     pub(super) base: Url,
     /// For mirrors: the registry stood for, which one mirror of several must know.
     pub(super) namespace: Option<String>,
-    pub(super) ca_file: Option<PathBuf>,
+    pub(super) trust: Trust,
     /// Whether it may see the credentials of the pull.
     pub(super) trusted: bool,
 }
@@ -53,12 +61,15 @@ pub(super) fn endpoints(config: &RegistryConfig, registry: &str) -> Result<Vec<E
     let host = configured.unwrap_or(&fallback);
     let mut all = Vec::with_capacity(host.mirrors.len() + 1);
     for mirror in &host.mirrors {
-        all.push(mirror_endpoint(registry, mirror)?);
+        all.push(mirror_endpoint(config, registry, mirror)?);
     }
     let itself = Endpoint {
         base: server_url(registry, host)?,
         namespace: None,
-        ca_file: host.ca_file.clone(),
+        trust: Trust {
+            ca_file: host.ca_file.clone(),
+            identity: host.client_identity.clone(),
+        },
         trusted: true,
     };
     let link_local = guard::address(&itself.base).is_some_and(guard::is_link_local);
@@ -72,13 +83,33 @@ pub(super) fn endpoints(config: &RegistryConfig, registry: &str) -> Result<Vec<E
     Ok(all)
 }
 
-fn mirror_endpoint(registry: &str, mirror: &Mirror) -> Result<Endpoint, Error> {
+/// What is configured for the mirror's own host holds for it here too.
+fn mirror_endpoint(
+    config: &RegistryConfig,
+    registry: &str,
+    mirror: &Mirror,
+) -> Result<Endpoint, Error> {
+    let base = base_url(&format!("mirror of {registry}"), &mirror.url)?;
+    let own = config.hosts.get(&authority(&base));
+    let ca_file = || own.and_then(|host| host.ca_file.clone());
     Ok(Endpoint {
-        base: base_url(&format!("mirror of {registry}"), &mirror.url)?,
+        trust: Trust {
+            ca_file: mirror.ca_file.clone().or_else(ca_file),
+            identity: own.and_then(|host| host.client_identity.clone()),
+        },
+        base,
         namespace: Some(registry.to_owned()),
-        ca_file: mirror.ca_file.clone(),
         trusted: mirror.send_credentials,
     })
+}
+
+/// The host of a URL as a registry is called: with the port if that is not the usual.
+pub(super) fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
 }
 
 fn server_url(registry: &str, host: &HostConfig) -> Result<Url, Error> {

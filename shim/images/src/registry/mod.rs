@@ -10,6 +10,8 @@ mod config;
 mod endpoint;
 mod failure;
 mod guard;
+mod helper;
+mod keychain;
 mod layer;
 mod manifest;
 mod platform;
@@ -21,7 +23,8 @@ mod tls;
 mod transport;
 mod verify;
 
-pub use config::{HostConfig, Mirror, RegistryConfig, RetryPolicy, Timeouts};
+pub use config::{HostConfig, KeychainConfig, Mirror, RegistryConfig, RetryPolicy, Timeouts};
+pub use keychain::is_for;
 pub use layer::{LayerStream, error_from_io};
 pub use manifest::{Descriptor, Manifest};
 pub use session::{Registry, ResolvedImage, Session};

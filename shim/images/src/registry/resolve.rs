@@ -7,7 +7,6 @@ use super::site::{Document, Site};
 use super::verify::digest_of;
 use crate::reference::{Digest, Reference};
 
-const MANIFEST_MAX: usize = 4 * 1024 * 1024;
 const CONFIG_MAX: usize = 8 * 1024 * 1024;
 /// An index may name indexes, but not for ever.
 const INDEX_DEPTH: usize = 3;
@@ -28,11 +27,12 @@ pub(super) async fn find(
     site: &Site,
     reference: &Reference,
     machine: Machine,
+    most: usize,
 ) -> Result<Found, Failure> {
     let selector = reference.selector();
     let asked = reference.digest.as_ref();
     let mut document = site
-        .manifest(&selector, asked, manifest::ACCEPT, MANIFEST_MAX)
+        .manifest(&selector, asked, manifest::ACCEPT, most)
         .await?;
     let digest = document.digest.clone();
     let mut promised: Option<String> = None;
@@ -53,7 +53,7 @@ pub(super) async fn find(
             }
             Parsed::Index(entries) => {
                 let entry = &machine.pick(&entries)?.descriptor;
-                document = child(site, entry).await?;
+                document = child(site, entry, most).await?;
                 promised = Some(entry.media_type.clone());
             }
         }
@@ -61,11 +61,11 @@ pub(super) async fn find(
     Err(Failure::corrupt("index leads to index leads to index"))
 }
 
-async fn child(site: &Site, entry: &Descriptor) -> Result<Document, Failure> {
+async fn child(site: &Site, entry: &Descriptor, most: usize) -> Result<Document, Failure> {
     let digest = &entry.digest;
     let selector = digest.to_string();
     let document = site
-        .manifest(&selector, Some(digest), manifest::ACCEPT, MANIFEST_MAX)
+        .manifest(&selector, Some(digest), manifest::ACCEPT, most)
         .await
         .map_err(|failure| failure.of_content(digest))?;
     if document.bytes.len() as u64 != entry.size {

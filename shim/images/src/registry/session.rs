@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Semaphore;
 
+use super::auth::Source;
 use super::config::{RegistryConfig, RetryPolicy};
-use super::endpoint::{Endpoint, endpoints};
+use super::endpoint::{Endpoint, authority, endpoints};
 use super::failure::{Failure, Failures};
+use super::keychain::Keychain;
 use super::layer::LayerStream;
 use super::manifest::{Descriptor, Manifest};
 use super::platform::Machine;
@@ -23,6 +25,7 @@ use crate::reference::{Digest, Reference};
 pub struct Registry {
     config: Arc<RegistryConfig>,
     transport: Arc<Transport>,
+    keychain: Arc<Keychain>,
 }
 
 impl Registry {
@@ -32,9 +35,11 @@ impl Registry {
             endpoints(&config, host)?;
         }
         let transport = Arc::new(Transport::new(config.timeouts));
+        let keychain = Keychain::new(config.keychain.clone(), config.hosts.clone());
         Ok(Self {
             config: Arc::new(config),
             transport,
+            keychain: Arc::new(keychain),
         })
     }
 
@@ -47,14 +52,21 @@ impl Registry {
     ) -> Result<Session, Error> {
         let all = endpoints(&self.config, &reference.registry)?;
         let last = all.len() - 1;
-        let credentials = Arc::new(credentials);
-        let nobody = Arc::new(Credentials::Anonymous);
+        let given = !matches!(credentials, Credentials::Anonymous);
         let site = |(at, endpoint): (usize, Endpoint)| {
-            let credentials = Arc::clone(if endpoint.trusted {
-                &credentials
+            let source = if given && endpoint.trusted {
+                Source::Given(credentials.clone())
             } else {
-                &nobody
-            });
+                // A mirror is known by its own name, never by whom it stands for.
+                let itself = endpoint.namespace.is_none();
+                Source::Keychain {
+                    keychain: Arc::clone(&self.keychain),
+                    registry: match itself {
+                        true => reference.registry.clone(),
+                        false => authority(&endpoint.base),
+                    },
+                }
+            };
             // Nobody waits for a sick mirror while there is another place to ask.
             let attempts = if at == last {
                 self.config.retry.attempts.max(1)
@@ -70,7 +82,7 @@ impl Registry {
                 transport,
                 endpoint,
                 &reference.repository,
-                credentials,
+                source,
                 policy,
             ))
         };
@@ -80,6 +92,7 @@ impl Registry {
             slots: Arc::new(Semaphore::new(self.config.max_concurrent_layers.max(1))),
             reference: reference.clone(),
             progress,
+            max_manifest_bytes: self.config.max_manifest_bytes,
         })
     }
 }
@@ -94,6 +107,7 @@ pub struct Session {
     slots: Arc<Semaphore>,
     reference: Reference,
     progress: Arc<dyn Progress>,
+    max_manifest_bytes: usize,
 }
 
 /// What a name stands for at its registry now.
@@ -146,7 +160,7 @@ impl Session {
         F: Fn(&Digest) -> Option<Vec<u8>> + Send + Sync,
     {
         let machine = Machine::this();
-        let found = resolve::find(site, &self.reference, machine).await?;
+        let found = resolve::find(site, &self.reference, machine, self.max_manifest_bytes).await?;
         let config = &found.manifest.config;
         let held = held(&config.digest);
         let config_bytes = resolve::config(site, config, machine, held).await?;

@@ -9,7 +9,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
 use reqwest::{Response, StatusCode, Url};
 use tokio::time::{sleep, timeout};
 
-use super::auth::Authorizer;
+use super::auth::{Authorizer, Source};
 use super::config::RetryPolicy;
 use super::endpoint::Endpoint;
 use super::failure::Failure;
@@ -18,7 +18,6 @@ use super::manifest::Descriptor;
 use super::retry;
 use super::transport::{Ask, Transport};
 use super::verify::digest_of;
-use crate::engine::Credentials;
 use crate::reference::{Algorithm, Digest};
 
 /// Answers to a challenge tried in one request.
@@ -55,14 +54,14 @@ impl Site {
         transport: Arc<Transport>,
         endpoint: Endpoint,
         repository: &str,
-        credentials: Arc<Credentials>,
+        source: Source,
         policy: RetryPolicy,
     ) -> Self {
         Self {
             transport,
             endpoint,
             repository: repository.to_owned(),
-            authorizer: Authorizer::new(credentials, repository),
+            authorizer: Authorizer::new(source, repository),
             policy,
             suspect: AtomicBool::new(false),
         }
@@ -145,7 +144,7 @@ impl Site {
             failed += 1;
             match retry::pause(&self.policy, &failure, failed, retry::jitter()) {
                 Some(pause) => sleep(pause).await,
-                None => return Err(failure),
+                None => return Err(self.explained(failure)),
             }
         }
     }
@@ -181,6 +180,17 @@ impl Site {
             digest,
             content_type,
         })
+    }
+
+    /// A refusal may come of credentials that could not be had.
+    fn explained(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Denied(why) if !self.authorizer.troubles().is_empty() => {
+                let troubles = self.authorizer.troubles().join("; ");
+                Failure::Denied(format!("{why} ({troubles})"))
+            }
+            other => other,
+        }
     }
 
     fn blob_url(&self, digest: &Digest) -> Result<Url, Failure> {

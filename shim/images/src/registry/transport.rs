@@ -1,7 +1,6 @@
 //! HTTP for the whole process: pooled connections, guarded redirects, no secrets.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::config::Timeouts;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Trust};
 use super::failure::{Failure, presentable};
 use super::{guard, tls};
 
@@ -25,7 +24,7 @@ const ERROR_BODY_MAX: usize = 16 * 1024;
 /// Connections are shared by everyone with the same trust and route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Route {
-    ca_file: Option<PathBuf>,
+    trust: Trust,
     /// Past any proxy that the environment names.
     direct: bool,
     /// Plain connections do without the system's certificates.
@@ -129,7 +128,7 @@ impl Transport {
 
     async fn client(&self, endpoint: &Endpoint, url: &Url) -> Result<Client, Failure> {
         let route = Route {
-            ca_file: endpoint.ca_file.clone(),
+            trust: endpoint.trust.clone(),
             direct: guard::is_loopback(url),
             encrypted: url.scheme() == "https",
         };
@@ -144,7 +143,7 @@ impl Transport {
 
     fn build(&self, route: &Route) -> Result<Client, String> {
         let tls = if route.encrypted {
-            tls::trusting_system_and(route.ca_file.as_deref())?
+            tls::trusting_system_and(&route.trust)?
         } else {
             tls::trusting_nobody()?
         };

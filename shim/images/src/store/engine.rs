@@ -118,7 +118,9 @@ impl ImageEngine for Store {
     async fn status(&self, query: &str) -> Result<Option<Image>, Error> {
         let query = ImageQuery::parse(query)?;
         let index = self.inner.index();
-        Ok(index.find(&query)?.map(|held| held.image(&self.inner.pinned)))
+        Ok(index
+            .find(&query)?
+            .map(|held| held.image(&self.inner.pinned)))
     }
 
     async fn list(&self) -> Result<Vec<Image>, Error> {

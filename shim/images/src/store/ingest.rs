@@ -188,12 +188,11 @@ impl Inner {
             why: format!("layer {}: {why}", layer.digest),
         };
         let limits = plan.budget.limits(&self.config.limits);
-        let unpacked = unpack(source, &fs, &limits).map_err(|fault| {
-            match fault.of(&plan.reference) {
+        let unpacked =
+            unpack(source, &fs, &limits).map_err(|fault| match fault.of(&plan.reference) {
                 Error::Corrupt { why, .. } => context(why),
                 other => other,
-            }
-        })?;
+            })?;
         if unpacked.diff_id != layer.diff_id {
             let (is, want) = (&unpacked.diff_id, &layer.diff_id);
             return Err(context(format!(

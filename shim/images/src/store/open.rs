@@ -83,8 +83,7 @@ impl Inner {
                         inodes: record.inodes,
                     };
                     let content = Content::Layer(chain_id);
-                    self.index()
-                        .add(content, usage, record.opaque, record.blob);
+                    self.index().add(content, usage, record.opaque, record.blob);
                 }
                 // An image that needs it is set aside in turn, and a pull mends it.
                 Err(error) => self.discard(&path, &error),

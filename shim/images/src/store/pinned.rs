@@ -17,7 +17,11 @@ impl Pinned {
             }
             Ok(Reference::parse(text)?.to_string())
         };
-        patterns.iter().map(normal).collect::<Result<_, _>>().map(Self)
+        patterns
+            .iter()
+            .map(normal)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     pub(super) fn fits(&self, name: &str) -> bool {

@@ -11,10 +11,10 @@ use crate::image::{chain_ids, parse};
 use crate::reference::{Algorithm, Digest, Reference};
 use crate::registry::{Descriptor, ResolvedImage, Session};
 
+use super::budget::Budget;
 use super::commit::NewImage;
 use super::engine::{Inner, blocking};
 use super::index::{Content, Pins};
-use super::budget::Budget;
 use super::ingest::{BlobLock, Staged};
 use super::record::LayerOfImage;
 

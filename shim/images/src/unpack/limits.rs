@@ -51,7 +51,9 @@ impl Limits {
         let sum = sizes.fold(0_u64, u64::saturating_add);
         if sum > self.compressed {
             let most = self.compressed;
-            return over(format!("layers have {sum} bytes to fetch, more than {most}"));
+            return over(format!(
+                "layers have {sum} bytes to fetch, more than {most}"
+            ));
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ mod access;
 #[allow(unreachable_pub, reason = "shared with other test binaries")]
 #[path = "../support/registry.rs"]
 mod fake;
+mod keychain;
 mod layers;
 mod mirrors;
 mod resolve;
