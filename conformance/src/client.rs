@@ -20,11 +20,18 @@ const MESSAGE_LIMIT: usize = 16 << 20;
 #[derive(Debug, Clone)]
 pub struct Cri {
     channel: Channel,
+    /// Of the pods it makes.
+    handler: String,
 }
 
 impl Cri {
     /// Must be called inside a tokio runtime.
     pub fn new(socket: &Path) -> Self {
+        Self::with_handler(socket, "")
+    }
+
+    /// The same for pods of a runtime handler.
+    pub fn with_handler(socket: &Path, handler: &str) -> Self {
         let path: PathBuf = socket.to_owned();
         let connector = tower::service_fn(move |_: Uri| {
             let path = path.clone();
@@ -32,7 +39,10 @@ impl Cri {
         });
         let channel =
             Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
-        Self { channel }
+        Self {
+            channel,
+            handler: handler.to_owned(),
+        }
     }
 
     pub fn runtime(&self) -> RuntimeServiceClient<Channel> {
@@ -120,7 +130,7 @@ impl Cri {
         let config = Some(config.clone());
         let request = cri::RunPodSandboxRequest {
             config,
-            runtime_handler: String::new(),
+            runtime_handler: self.handler.clone(),
         };
         Ok(self
             .runtime()

@@ -31,6 +31,7 @@ const CLEAN_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Node {
     cri: Cri,
+    handler: String,
     registry: Registry,
     namespaces: Namespaces,
     cgroup: String,
@@ -68,7 +69,8 @@ impl Node {
         let cgroups = Cgroups::new(&cgroup)?;
         let empty = Snapshot::take(&namespaces, &cgroups, &[], None)?;
         let node = Self {
-            cri: Cri::new(&places.socket),
+            cri: Cri::with_handler(&places.socket, &settings.handler),
+            handler: settings.handler.clone(),
             registry,
             namespaces,
             cgroup: format!("/{cgroup}"),
@@ -111,6 +113,11 @@ impl Node {
 
     pub fn cri(&self) -> &Cri {
         &self.cri
+    }
+
+    /// Runtime handler of the pods made through [`Node::cri`]; empty is the default.
+    pub fn handler(&self) -> &str {
+        &self.handler
     }
 
     pub fn registry(&self) -> &Registry {
@@ -179,6 +186,16 @@ impl Node {
     /// All that the daemon has logged.
     pub fn log(&self) -> anyhow::Result<String> {
         std::fs::read_to_string(&self.places.log).context("read the daemon's log")
+    }
+
+    /// File of the daemon's configuration, which it reads when it starts.
+    pub fn config(&self) -> &Path {
+        &self.places.config
+    }
+
+    /// Where sockets and what else lives no longer than the machine are.
+    pub fn run_root(&self) -> &Path {
+        &self.places.run
     }
 
     /// A folder on the node for the test's own files; made if needed.

@@ -24,6 +24,8 @@ pub struct Settings {
     pub(crate) cdi_directories: usize,
     /// Socket of the systemd that makes the pods' cgroups.
     pub(crate) systemd: Option<PathBuf>,
+    pub(crate) handler: String,
+    pub(crate) more: String,
 }
 
 impl Default for Settings {
@@ -34,6 +36,8 @@ impl Default for Settings {
             cdi_directories: 0,
             log_level: std::env::var("CARPEL_TEST_LOG").unwrap_or_else(|_| LOG_LEVEL.to_owned()),
             systemd: None,
+            handler: std::env::var("CARPEL_TEST_HANDLER").unwrap_or_default(),
+            more: String::new(),
         }
     }
 }
@@ -50,6 +54,21 @@ impl Settings {
     #[must_use]
     pub fn systemd(mut self, socket: &Path) -> Self {
         self.systemd = Some(socket.to_owned());
+        self
+    }
+
+    /// Runtime handler of the node's pods; without it, what `CARPEL_TEST_HANDLER`
+    /// says, so that a whole test program can be run over another one.
+    #[must_use]
+    pub fn handler(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.handler);
+        self
+    }
+
+    /// Further tables of the daemon's configuration.
+    #[must_use]
+    pub fn more(mut self, toml: &str) -> Self {
+        self.more.push_str(toml);
         self
     }
 
@@ -125,6 +144,7 @@ pub(crate) fn to_toml(
         .map(|number| places.cdi.join(number.to_string()))
         .collect();
     write!(text, "\n[cdi]\ndirectories = {cdi:?}\n").ok();
+    text.push_str("\n[handlers.runc]\nkind = \"oci\"\nbinary = \"runc\"\n");
     for host in HOSTS {
         // Writing to a String cannot fail.
         write!(
@@ -134,5 +154,6 @@ pub(crate) fn to_toml(
         .ok();
     }
     write!(text, "\n[registries.{registry:?}]\ninsecure = true\n").ok();
+    text.push_str(&settings.more);
     text
 }

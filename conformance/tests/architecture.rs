@@ -16,10 +16,12 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("carpel-cgroup", &["carpel-sys"]),
     ("carpel-logs", &["carpel-sys"]),
     ("carpel-native", &["carpel-sys"]),
+    ("carpel-oci-cli", &["carpel-sys"]),
     (
         "carpel-runtime",
         &[
             "carpel-native",
+            "carpel-oci-cli",
             "carpel-cgroup",
             "carpel-logs",
             "carpel-sys",
@@ -37,6 +39,8 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "carpel-network",
             "carpel-spec",
             "carpel-cgroup",
+            // To ask runtimes what they can do, and to let them forget.
+            "carpel-oci-cli",
             // For the descriptors it hands to holders: memory files, mounts, openat2.
             "carpel-sys",
             "carpel-proto",

@@ -13,6 +13,7 @@ use crate::connection::Origin;
 use crate::container::{Container, Phase};
 use crate::error::{Context, Error, Result};
 use crate::holder::Holder;
+use crate::oci;
 use crate::poll::Kind;
 use crate::request::{Fds, Handled, check_id, done};
 use crate::stdio::{self, Output};
@@ -20,7 +21,7 @@ use crate::worker::{CreateJob, Job, Purpose, Worker};
 
 /// Containers of one pod, so that the greeting that names them all is one packet.
 const CONTAINERS: usize = 256;
-/// Longest time for one create or exec; a daemon waits a little longer.
+/// Longest time for one job; a daemon waits a little longer.
 const WORK: Duration = Duration::from_secs(25);
 
 impl Holder {
@@ -168,7 +169,16 @@ impl Holder {
 }
 
 /// Makes the pipes: what stays here is the container's, the rest the worker's.
-fn prepare(origin: Origin, call: CreateContainer, fds: &mut Fds) -> Result<(Container, CreateJob)> {
+fn prepare(
+    origin: Origin,
+    mut call: CreateContainer,
+    fds: &mut Fds,
+) -> Result<(Container, CreateJob)> {
+    let oci = call
+        .oci
+        .take()
+        .map(|oci| oci::place(oci, fds))
+        .transpose()?;
     let pipe = "make a pipe for the container";
     let (stdout, stdout_inside) = stdio::pipe_to_us().during(pipe)?;
     let (stderr, stderr_inside) = stdio::pipe_to_us().during(pipe)?;
@@ -185,7 +195,10 @@ fn prepare(origin: Origin, call: CreateContainer, fds: &mut Fds) -> Result<(Cont
         call.cgroup_dir_fd,
         call.cgroup_kill_fd,
     )?;
+    // A runtime's container has its own way to be started.
+    let native = oci.is_none();
     let job = CreateJob {
+        oci: oci.map(|place| (call.container_id.clone(), place)),
         spec: fds.take(call.spec_fd, "spec_fd")?,
         seccomp: fds.maybe(call.seccomp_fd, "seccomp_fd")?,
         rootfs: fds.take(call.rootfs_fd, "rootfs_fd")?,
@@ -205,8 +218,8 @@ fn prepare(origin: Origin, call: CreateContainer, fds: &mut Fds) -> Result<(Cont
         announced: false,
         pid: 0,
         pidfd: None,
-        start: Some(start),
-        outcome: Some(outcome),
+        start: native.then_some(start),
+        outcome: native.then_some(outcome),
         stdin,
         output: Output {
             stdout: Some(stdout),

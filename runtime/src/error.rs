@@ -29,6 +29,8 @@ pub(crate) enum Error {
     Os { what: String, source: io::Error },
     #[error(transparent)]
     Native(#[from] carpel_native::Error),
+    #[error(transparent)]
+    Oci(#[from] carpel_oci_cli::Error),
     /// As a worker told it.
     #[error("{}", .0.message)]
     Told(wire::Error),
@@ -38,6 +40,7 @@ impl Error {
     fn code(&self) -> Code {
         match self {
             Self::Invalid(_) | Self::Native(carpel_native::Error::Invalid(_)) => Code::Invalid,
+            Self::Oci(error) => of_runtime(error),
             Self::NotFound(_) => Code::NotFound,
             Self::AlreadyExists(_) => Code::AlreadyExists,
             Self::FailedPrecondition(_) => Code::FailedPrecondition,
@@ -58,6 +61,16 @@ impl Error {
             code: self.code().into(),
             message,
         }
+    }
+}
+
+fn of_runtime(error: &carpel_oci_cli::Error) -> Code {
+    use carpel_oci_cli::Error as E;
+    match error {
+        E::Invalid(_) => Code::Invalid,
+        E::CannotExecute(_) => Code::CannotExecute,
+        E::NoRuntime { .. } => Code::FailedPrecondition,
+        E::Refused(_) | E::Os { .. } => Code::Internal,
     }
 }
 

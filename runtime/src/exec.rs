@@ -15,6 +15,7 @@ use crate::container::Phase;
 use crate::error::{Context, Error, Result};
 use crate::exit::take_exit;
 use crate::holder::Holder;
+use crate::oci;
 use crate::poll::Kind;
 use crate::request::{Fds, Handled, check_id, check_signal, done};
 use crate::stdio;
@@ -127,11 +128,13 @@ impl Holder {
         } else {
             container.cgroup.place()
         };
+        let oci = oci::exec(call, container.pid, fds)?;
         let mut stdio = |index, what| match fds.maybe(index, what)? {
             Some(fd) => Ok(fd),
             None => stdio::null().during("open /dev/null"),
         };
         Ok(ExecJob {
+            oci,
             stdio: native::Stdio {
                 stdin: stdio(call.stdin_fd, "stdin_fd")?,
                 stdout: stdio(call.stdout_fd, "stdout_fd")?,

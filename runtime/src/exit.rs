@@ -47,6 +47,7 @@ impl Holder {
         self.workers.remove(&key);
         match purpose {
             Purpose::Create(container) => self.created(container, result),
+            Purpose::Start(container, origin) => self.started_by_runtime(container, origin, result),
             Purpose::Exec(exec) => self.executed(exec, result),
         }
         self.reap_orphans();
@@ -117,7 +118,9 @@ impl Holder {
         };
         let busy = container.cgroup.kill();
         let late = since.elapsed() >= LATE;
-        if (busy || !container.output.is_done()) && !late {
+        // Who asked for the start hears of that before the end is told.
+        let starting = self.workers.values().any(|worker| worker.starts(key));
+        if (busy || starting || !container.output.is_done()) && !late {
             return self.poll.arm(AGAIN, Kind::ContainerTimer, key);
         }
         for stream in [Stream::Stdout, Stream::Stderr] {

@@ -13,6 +13,7 @@ mod error;
 mod exec;
 mod exit;
 mod holder;
+mod oci;
 mod outgoing;
 mod pod_init;
 mod poll;

@@ -25,6 +25,10 @@ pub(crate) type Handled = Result<Option<Answer>>;
 pub(crate) struct Fds(Vec<Option<OwnedFd>>);
 
 impl Fds {
+    pub(crate) fn of(fds: Vec<OwnedFd>) -> Self {
+        Self(fds.into_iter().map(Some).collect())
+    }
+
     pub(crate) fn take(&mut self, index: u32, what: &str) -> Result<OwnedFd> {
         let count = self.0.len();
         let slot = usize::try_from(index)
@@ -99,7 +103,7 @@ impl Holder {
                     let Ok(request) = Request::decode(&self.buffer[..packet.len]) else {
                         return self.disconnect();
                     };
-                    let fds = Fds(packet.fds.into_iter().map(Some).collect());
+                    let fds = Fds::of(packet.fds);
                     self.request(serial, request, fds);
                 }
                 Ok(Some(_)) | Err(_) => return self.disconnect(),
@@ -144,7 +148,10 @@ impl Holder {
         }
         match call {
             Call::Create(create) => self.create(origin, create, fds),
-            Call::Start(start) => self.start(origin, &start.container_id),
+            Call::Start(start) => match start.oci {
+                Some(oci) => self.start_by_runtime(origin, &start.container_id, oci, fds),
+                None => self.start(origin, &start.container_id),
+            },
             Call::Signal(call) => self.signal(&call.container_id, call.signal, call.all),
             Call::Delete(delete) => self.delete(origin, &delete.container_id),
             Call::Exec(exec) => self.exec(origin, exec, fds),
@@ -173,7 +180,7 @@ mod tests {
     #[test]
     fn a_descriptor_serves_once() {
         let file = std::fs::File::open("/").unwrap();
-        let mut fds = Fds(vec![Some(file.into())]);
+        let mut fds = Fds::of(vec![file.into()]);
         assert!(fds.take(1, "x").is_err());
         assert!(fds.take(0, "x").is_ok());
         let error = fds.take(0, "spec_fd").unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! One create or exec, in a process of its own.
+//! One create, start or exec, in a process of its own.
 //!
 //! The holder goes on meanwhile. What the job allocates goes with the worker, and
 //! what it makes, a container's first process, becomes the holder's child when the
@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use carpel_native as native;
+use carpel_oci_cli as oci_cli;
 use carpel_proto::holder::reply::Result as Answer;
 use carpel_proto::holder::{self as wire, Reply};
 use carpel_sys::clone::{self, SingleThreaded};
@@ -16,7 +17,9 @@ use carpel_sys::{descriptors, memfd, pidfd, signal};
 use oci_spec::runtime::{Process, Spec};
 use prost::Message;
 
+use crate::connection::Origin;
 use crate::error::{Context, Error, Result};
+use crate::oci::{OciExec, OciStart};
 use crate::stdio;
 
 /// Longest OCI configuration.
@@ -30,6 +33,7 @@ const MESSAGE: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Create(u32),
+    Start(u32, Origin),
     Exec(u32),
 }
 
@@ -44,6 +48,7 @@ pub(crate) struct Worker {
 #[derive(Debug)]
 pub(crate) enum Job {
     Create(CreateJob),
+    Start(OciStart),
     Exec(ExecJob),
 }
 
@@ -58,6 +63,8 @@ pub(crate) struct CreateJob {
     pub(crate) start: OwnedFd,
     pub(crate) outcome: OwnedFd,
     pub(crate) oom_score_adj: Option<i32>,
+    /// Who makes it, if not the native executor.
+    pub(crate) oci: Option<(String, oci_cli::Place)>,
 }
 
 #[derive(Debug)]
@@ -67,6 +74,7 @@ pub(crate) struct ExecJob {
     pub(crate) init: OwnedFd,
     pub(crate) stdio: native::Stdio,
     pub(crate) cgroup: native::Cgroup,
+    pub(crate) oci: Option<OciExec>,
 }
 
 impl Worker {
@@ -91,6 +99,11 @@ impl Worker {
             pidfd,
             result,
         })
+    }
+
+    /// Whether it is starting that container.
+    pub(crate) fn starts(&self, container: u32) -> bool {
+        matches!(self.purpose, Purpose::Start(key, _) if key == container)
     }
 
     /// What it said, once it has ended.
@@ -126,6 +139,7 @@ impl Job {
         let mut keep = vec![answer];
         match &self {
             Self::Create(job) => job.descriptors(&mut keep),
+            Self::Start(job) => keep.push(job.place.mount_namespace.as_fd()),
             Self::Exec(job) => job.descriptors(&mut keep),
         }
         descriptors::close_all_but(&keep).during("close the holder's descriptors")?;
@@ -133,6 +147,7 @@ impl Job {
         signal::unblock_all().during("unblock signals")?;
         match self {
             Self::Create(job) => job.run(),
+            Self::Start(job) => job.run(),
             Self::Exec(job) => job.run(),
         }
     }
@@ -143,11 +158,28 @@ impl CreateJob {
         keep.extend([&self.spec, &self.rootfs, &self.start, &self.outcome].map(AsFd::as_fd));
         keep.extend(self.seccomp.iter().map(AsFd::as_fd));
         keep.extend(self.mounts.iter().map(|(_, fd)| fd.as_fd()));
+        let place = self.oci.iter().map(|(_, place)| place);
+        keep.extend(place.map(|place| place.mount_namespace.as_fd()));
         keep_both(keep, &self.stdio, &self.cgroup);
     }
 
     fn run(self) -> Result<Answer> {
         let spec: Spec = parse(&self.spec, "the container's configuration")?;
+        if let Some((id, place)) = self.oci {
+            let created = oci_cli::create(oci_cli::Create {
+                place,
+                id,
+                spec,
+                rootfs: self.rootfs,
+                mounts: self.mounts,
+                stdio: for_runtime(self.stdio),
+                oom_score_adj: self.oom_score_adj,
+            })?;
+            return Ok(Answer::Created(wire::Created {
+                pid: created.pid,
+                oom_score_adj_refused: created.oom_score_adj_refused,
+            }));
+        }
         let created = native::create(native::Create {
             spec,
             rootfs: self.rootfs,
@@ -170,11 +202,24 @@ impl ExecJob {
     fn descriptors<'a>(&'a self, keep: &mut Vec<BorrowedFd<'a>>) {
         keep.extend([&self.process, &self.init].map(AsFd::as_fd));
         keep.extend(self.seccomp.iter().map(AsFd::as_fd));
+        let place = self.oci.iter().map(|oci| &oci.place);
+        keep.extend(place.map(|place| place.mount_namespace.as_fd()));
         keep_both(keep, &self.stdio, &self.cgroup);
     }
 
     fn run(self) -> Result<Answer> {
         let process: Process = parse(&self.process, "the command's configuration")?;
+        if let Some(oci) = self.oci {
+            let pid = oci_cli::exec(oci_cli::Exec {
+                place: oci.place,
+                id: oci.container_id,
+                init: oci.init,
+                process,
+                stdio: for_runtime(self.stdio),
+                cgroup: oci.cgroup,
+            })?;
+            return Ok(Answer::Exec(wire::ExecStarted { pid }));
+        }
         let pid = native::exec(native::Exec {
             init: self.init.as_fd(),
             process,
@@ -183,6 +228,14 @@ impl ExecJob {
             cgroup: self.cgroup,
         })?;
         Ok(Answer::Exec(wire::ExecStarted { pid }))
+    }
+}
+
+fn for_runtime(stdio: native::Stdio) -> oci_cli::Stdio {
+    oci_cli::Stdio {
+        stdin: stdio.stdin,
+        stdout: stdio.stdout,
+        stderr: stdio.stderr,
     }
 }
 

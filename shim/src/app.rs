@@ -31,6 +31,7 @@ use crate::backends;
 use crate::cdi::Cdi;
 use crate::config::{Config, Driver};
 use crate::cri::{self, ImageEdge, RuntimeEdge};
+use crate::handlers::Handlers;
 use crate::holder::HolderImage;
 use crate::listen;
 use crate::logging::LogLevel;
@@ -122,6 +123,7 @@ impl App {
             run,
             volumes: config.paths.root.join("volumes"),
             holder: HolderImage::load(&config.holder.binary)?,
+            handlers: Handlers::new(&config),
             images: Arc::clone(&store) as _,
             network,
             cgroups: Arc::new(carpel_cgroup::Hierarchies::detect()?),

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use crate::handlers::NATIVE;
+
 pub(crate) use images::{Images, Registry};
 pub(crate) use layers::{Loaded, flatten, load, quoted};
 
@@ -22,6 +24,9 @@ pub(crate) struct Config {
     pub(crate) log: Log,
     pub(crate) metrics: Metrics,
     pub(crate) holder: Holder,
+    pub(crate) runtime: Runtime,
+    /// By name, as RuntimeClasses have it; beside the built-in `native`.
+    pub(crate) handlers: BTreeMap<String, Handler>,
     pub(crate) cgroup: Cgroup,
     pub(crate) cdi: CdiDirectories,
     pub(crate) network: Network,
@@ -112,6 +117,42 @@ pub(crate) struct Metrics {
 pub(crate) struct Holder {
     /// The holder's binary; empty: `carpel-holder` beside carpeld, else in /usr/libexec/carpel.
     pub(crate) binary: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Runtime {
+    /// Handler of pods that ask for none.
+    pub(crate) default_handler: String,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self {
+            default_handler: "native".into(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum HandlerKind {
+    /// A command line of the OCI runtime specification: runc and others.
+    Oci,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Handler {
+    pub(crate) kind: HandlerKind,
+    /// The program: an absolute path, or a name to be found in PATH.
+    pub(crate) binary: PathBuf,
+    /// Where it keeps its state; empty: `oci/NAME` in the run directory.
+    #[serde(default)]
+    pub(crate) root: PathBuf,
+    /// Options of the program that come before all others.
+    #[serde(default)]
+    pub(crate) args: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -237,7 +278,7 @@ impl Metrics {
 
 impl Config {
     #[cfg(test)]
-    fn parse(text: &str) -> anyhow::Result<Self> {
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
         let file = (PathBuf::from("test.toml"), text.to_owned());
         Ok(layers::merge(&[file])?.config)
     }
@@ -289,6 +330,7 @@ impl Config {
             (1..=1 << 20).contains(&backlog),
             "grpc.event_backlog: {backlog} is not from 1 to 1048576"
         );
+        self.check_handlers()?;
         let containers = &self.paths.containers;
         anyhow::ensure!(
             containers.as_os_str().is_empty() || containers.is_absolute(),
@@ -299,6 +341,32 @@ impl Config {
         for (host, registry) in &self.registries {
             registry.check(host)?;
         }
+        Ok(())
+    }
+
+    fn check_handlers(&self) -> anyhow::Result<()> {
+        for (name, handler) in &self.handlers {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            anyhow::ensure!(
+                !name.is_empty() && name.len() <= 63 && name.chars().all(plain),
+                "handlers.{name}: is not a name of lower-case letters, digits and dashes"
+            );
+            anyhow::ensure!(name != NATIVE, "handlers.{name}: is built in");
+            let (binary, root) = (&handler.binary, &handler.root);
+            anyhow::ensure!(
+                binary.is_absolute() || binary.components().count() == 1,
+                "handlers.{name}.binary: {binary:?} is neither absolute nor a plain name"
+            );
+            anyhow::ensure!(
+                root.as_os_str().is_empty() || root.is_absolute(),
+                "handlers.{name}.root: {root:?} is not absolute"
+            );
+        }
+        let default = &self.runtime.default_handler;
+        anyhow::ensure!(
+            default == NATIVE || self.handlers.contains_key(default),
+            "runtime.default_handler: {default:?} is not a handler"
+        );
         Ok(())
     }
 }
@@ -376,6 +444,26 @@ mod tests {
             (
                 "[registries.\"h.io\"]\nclient_key_file = \"/k\"",
                 "client_cert_file",
+            ),
+            (
+                "[handlers.native]\nkind = \"oci\"\nbinary = \"/x\"",
+                "handlers.native",
+            ),
+            (
+                "[handlers.My_runc]\nkind = \"oci\"\nbinary = \"/x\"",
+                "handlers.My_runc",
+            ),
+            (
+                "[handlers.runc]\nkind = \"oci\"\nbinary = \"bin/runc\"",
+                "handlers.runc.binary",
+            ),
+            (
+                "[handlers.runc]\nkind = \"oci\"\nbinary = \"runc\"\nroot = \"x\"",
+                "handlers.runc.root",
+            ),
+            (
+                "[runtime]\ndefault_handler = \"kata\"",
+                "runtime.default_handler",
             ),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());

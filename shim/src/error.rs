@@ -75,6 +75,19 @@ impl From<HolderError> for Error {
     }
 }
 
+impl From<carpel_oci_cli::Error> for Error {
+    fn from(error: carpel_oci_cli::Error) -> Self {
+        use carpel_oci_cli::Error as E;
+        let text = error.to_string();
+        match error {
+            E::Invalid(_) | E::CannotExecute(_) => Self::Invalid(text),
+            E::NoRuntime { .. } => Self::FailedPrecondition(text),
+            E::Refused(_) => Self::Internal(text),
+            E::Os { what, source } => Self::io(what)(source),
+        }
+    }
+}
+
 impl From<carpel_images::engine::Error> for Error {
     fn from(error: carpel_images::engine::Error) -> Self {
         use carpel_images::engine::Error as E;

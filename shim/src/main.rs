@@ -10,6 +10,7 @@ mod config;
 mod copy_up;
 mod cri;
 mod error;
+mod handlers;
 mod holder;
 mod host_files;
 mod leftovers;

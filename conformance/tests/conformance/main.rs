@@ -16,6 +16,7 @@ mod crictl_lists;
 mod crictl_observe;
 mod exec;
 mod filesystem;
+mod handlers;
 mod identity;
 mod image;
 mod logs;

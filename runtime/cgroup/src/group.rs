@@ -228,6 +228,14 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Controllers of the v1 hierarchy whose list belongs to this group alone.
+    pub fn controllers(&self) -> &[String] {
+        match &self.kind {
+            Kind::V1 { dirs, .. } => dirs.first().map_or(&[], |(names, _)| names),
+            Kind::V2 { .. } => &[],
+        }
+    }
+
     /// The v2 directory, for CLONE_INTO_CGROUP.
     pub fn dir(&self) -> Result<Option<OwnedFd>> {
         match &self.kind {

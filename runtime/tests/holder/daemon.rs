@@ -130,6 +130,7 @@ fn a_daemon_that_does_not_read_is_cut_off() {
     pod.run("one", "true");
     let call = StartContainer {
         container_id: "one".into(),
+        oci: None,
     };
     let mut blind = pod.connect();
     let cut = (0..20_000).any(|_| {
@@ -150,6 +151,7 @@ fn other_containers_go_on_while_one_is_made() {
     // Both go out before an answer is read.
     let start = StartContainer {
         container_id: "one".into(),
+        oci: None,
     };
     let start = pod.daemon.send(Some(Call::Start(start)), &[]);
     let unknown = pod.daemon.send(None, &[]);

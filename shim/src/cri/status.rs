@@ -42,13 +42,14 @@ pub(super) async fn status(
             &network.message,
         ),
     ];
-    let handler = |name: &str| cri::RuntimeHandler {
-        name: name.into(),
+    let handlers = runtime.handlers().describe().await;
+    let handlers = handlers.into_iter().map(|handler| cri::RuntimeHandler {
+        name: handler.name,
         features: Some(cri::RuntimeHandlerFeatures {
-            recursive_read_only_mounts: true,
+            recursive_read_only_mounts: handler.recursive_read_only_mounts,
             user_namespaces: false,
         }),
-    };
+    });
     cri::StatusResponse {
         status: Some(cri::RuntimeStatus { conditions }),
         info: if verbose {
@@ -56,7 +57,7 @@ pub(super) async fn status(
         } else {
             HashMap::new()
         },
-        runtime_handlers: vec![handler(""), handler("native")],
+        runtime_handlers: handlers.collect(),
         features: Some(cri::RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: false,

@@ -170,11 +170,18 @@ impl HolderClient {
     }
 
     /// Gives the time of the start, ns since the epoch.
-    pub(crate) async fn start(&self, container_id: &str) -> Result<i64, HolderError> {
+    pub(crate) async fn start(
+        &self,
+        container_id: &str,
+        runtime: Option<(wire::OciRuntime, OwnedFd)>,
+    ) -> Result<i64, HolderError> {
+        let (oci, fds) = runtime.unzip();
         let call = Call::Start(wire::StartContainer {
             container_id: container_id.into(),
+            oci,
         });
-        match self.call("start the container", call, Vec::new()).await? {
+        let fds = fds.into_iter().collect();
+        match self.call("start the container", call, fds).await? {
             (Answer::Started(started), _) => Ok(started.started_at_ns),
             (other, _) => Err(unexpected(&other)),
         }

@@ -25,7 +25,7 @@ use super::recorded::blocking;
 use super::run::hostname;
 use super::runtime::Runtime;
 use super::users::read_table;
-use super::{host, limits, log, oom, volumes};
+use super::{host, limits, log, oci, oom, volumes};
 use crate::error::{Error, Failures};
 use crate::seccomp::Profile;
 
@@ -217,13 +217,19 @@ impl Runtime {
         let indices: Vec<usize> = sources.iter().map(|source| source.mount_index).collect();
         let trees = volumes::open_all(sources).await?;
         step("the volumes are open");
-        let seccomp = self.filter(config, &prepared.plan.spec)?;
+        let runtime = self.runtime_of(pod)?;
+        let seccomp = match runtime {
+            Some(_) => None,
+            None => self.filter(config, &prepared.plan.spec)?,
+        };
         let rootfs = prepared
             .rootfs
             .try_clone()
             .map_err(Error::io("keep the root filesystem"))?;
-        let spec = serde_json::to_vec(&prepared.plan.spec)
-            .map_err(|error| Error::Internal(format!("encode the OCI configuration: {error}")))?;
+        let spec = match runtime {
+            Some(_) => self.spec_for_runtime(config, &prepared.plan.spec)?,
+            None => oci::encode(&prepared.plan.spec)?,
+        };
         let limits = limits::of(&config.resources, &prepared.plan.spec)?;
         let cgroups = Arc::clone(&self.parts.cgroups);
         let path = container.cgroup();
@@ -248,6 +254,7 @@ impl Runtime {
             if let Some(program) = seccomp {
                 message.seccomp_fd = Some(fds.add(memory_file("seccomp", &program)?));
             }
+            message.oci = runtime.map(|runtime| fds.add_runtime(runtime));
             let cgroup = cgroups.create(&path, Use::Container, &limits)?;
             step("the container's cgroup is made");
             fds.add_cgroup(
@@ -329,15 +336,11 @@ impl Runtime {
         config: &ContainerConfig,
         spec: &Spec,
     ) -> Result<Option<Arc<[u8]>>, Error> {
-        let profile = match &config.security.seccomp {
-            _ if config.security.privileged => return Ok(None),
-            None | Some(SecurityProfile::Unconfined) => return Ok(None),
-            Some(SecurityProfile::RuntimeDefault) => Profile::Default,
-            Some(SecurityProfile::Localhost(path)) => Profile::Localhost(path.clone()),
+        let Some(profile) = profile(config) else {
+            return Ok(None);
         };
-        let process = spec.process().as_ref();
-        let capabilities = CapSet::of_process(process.and_then(|p| p.capabilities().as_ref()));
-        Ok(Some(self.parts.seccomp.program(&profile, capabilities)?))
+        let program = self.parts.seccomp.program(&profile, capabilities(spec))?;
+        Ok(Some(program))
     }
 
     async fn save_spec(&self, container: &Arc<Container>, spec: Spec) -> Result<(), Error> {
@@ -362,6 +365,20 @@ impl Runtime {
         };
         container.spec.get_or_try_init(load).await.cloned()
     }
+}
+
+pub(super) fn profile(config: &ContainerConfig) -> Option<Profile> {
+    match &config.security.seccomp {
+        _ if config.security.privileged => None,
+        None | Some(SecurityProfile::Unconfined) => None,
+        Some(SecurityProfile::RuntimeDefault) => Some(Profile::Default),
+        Some(SecurityProfile::Localhost(path)) => Some(Profile::Localhost(path.clone())),
+    }
+}
+
+pub(super) fn capabilities(spec: &Spec) -> CapSet {
+    let process = spec.process().as_ref();
+    CapSet::of_process(process.and_then(|p| p.capabilities().as_ref()))
 }
 
 /// What can be told wrong before anything is touched.

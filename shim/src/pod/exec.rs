@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::container::Container;
 use super::create::memory_file;
 use super::ids::new_id;
+use super::oci;
 use super::oom;
 use super::recorded::blocking;
 use super::runtime::Runtime;
@@ -88,7 +89,12 @@ impl Runtime {
             ended: false,
         };
         let cgroups = Arc::clone(&self.parts.cgroups);
-        let seccomp = self.filter(&container.config, &spec)?;
+        let runtime = self.runtime_of(&pod)?;
+        // A runtime knows the container's profile.
+        let seccomp = match runtime {
+            Some(_) => None,
+            None => self.filter(&container.config, &spec)?,
+        };
         let mut message = Exec {
             container_id: container.id.clone(),
             exec_id,
@@ -103,6 +109,10 @@ impl Runtime {
             message.process_fd = fds.add(memory_file("process", &json)?);
             if let Some(program) = seccomp {
                 message.seccomp_fd = Some(fds.add(memory_file("seccomp", &program)?));
+            }
+            if let Some(runtime) = runtime {
+                message.oci = Some(fds.add_runtime(runtime));
+                message.oci_cgroup = oci::cgroup_option(&cgroup, &name);
             }
             let (stdout, write) = pipe()?;
             message.stdout_fd = Some(fds.add(write));

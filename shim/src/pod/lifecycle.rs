@@ -49,7 +49,8 @@ impl Runtime {
         let before = oom::kills(&self.parts.cgroups, container).await;
         container.record.change(|r| r.oom_kills_before = before);
         step("the container is about to start");
-        match pod.holder()?.start(&container.id).await {
+        let oci = self.runtime_of(&pod)?;
+        match pod.holder()?.start(&container.id, oci).await {
             Ok(at) => pod.container_started(container, at),
             // The program is at fault, and the container is over. Any other failure
             // says nothing of it: its end, if it comes, comes as an event.
@@ -197,6 +198,8 @@ impl Runtime {
             }
         }
         step("the holder has forgotten the container");
+        failures.note(self.forget_in_runtime(&container.id).await);
+        step("the runtime has forgotten the container");
         failures.note(self.parts.images.release(&container.id).await);
         step("the root filesystem is released");
         let (cgroups, path) = (Arc::clone(&self.parts.cgroups), container.cgroup());

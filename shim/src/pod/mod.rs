@@ -18,6 +18,7 @@ mod index;
 mod lifecycle;
 mod limits;
 mod log;
+mod oci;
 mod oom;
 mod operations;
 mod place;
@@ -50,6 +51,7 @@ pub(crate) use place::{CgroupDriver, Places};
 pub(crate) use pod::Pod;
 #[cfg(test)]
 pub(crate) use processes::Processes;
+pub(crate) use recorded::blocking;
 pub(crate) use recover::Decode;
 pub(crate) use run::RunRequest;
 pub(crate) use runtime::{Parts, Runtime};

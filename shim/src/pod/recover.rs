@@ -269,6 +269,9 @@ impl Runtime {
                 failures.note(self.parts.images.release(key).await);
             }
         }
+        for handler in self.parts.handlers.oci() {
+            failures.note(handler.sweep(|id| containers.contains(id)).await);
+        }
         failures.note(self.sweep_volumes(containers).await);
         let pods: Vec<String> = self.pods().iter().map(|pod| pod.id.clone()).collect();
         failures.note(self.parts.network.gc(&pods).await);

@@ -40,7 +40,11 @@ pub(crate) struct RunRequest {
 impl Runtime {
     /// Gives the pod's id. The same pod asked for again is the same pod.
     pub(crate) async fn run_pod(self: &Arc<Self>, request: RunRequest) -> Result<String, Error> {
-        check(&request)?;
+        validate::pod(&request.config)?;
+        let request = RunRequest {
+            runtime_handler: self.parts.handlers.resolve(&request.runtime_handler)?,
+            ..request
+        };
         let key = pod::key(&request.config);
         let this = Arc::clone(self);
         let work = || async move {
@@ -249,16 +253,6 @@ fn make_dir(dir: &Path) -> Result<(), Error> {
         .mode(0o700)
         .create(dir)
         .map_err(Error::io(format!("create {}", dir.display())))
-}
-
-fn check(request: &RunRequest) -> Result<(), Error> {
-    if !request.runtime_handler.is_empty() && request.runtime_handler != "native" {
-        return Err(Error::Invalid(format!(
-            "runtime_handler: {:?} is not known; there is \"native\" (also as \"\")",
-            request.runtime_handler
-        )));
-    }
-    Ok(validate::pod(&request.config)?)
 }
 
 fn setup(pod: &Pod, procs: usize) -> Setup {

@@ -16,6 +16,7 @@ use super::place::Places;
 use super::pod::Pod;
 use crate::cdi::Cdi;
 use crate::error::Error;
+use crate::handlers::Handlers;
 use crate::holder::HolderImage;
 use crate::metrics::Metrics;
 use crate::seccomp::Compiler;
@@ -40,6 +41,7 @@ pub(crate) struct Parts {
     /// Volumes of containers: `<root>/volumes/<container>`.
     pub(crate) volumes: PathBuf,
     pub(crate) holder: HolderImage,
+    pub(crate) handlers: Handlers,
     pub(crate) images: Arc<dyn ImageEngine>,
     pub(crate) network: Arc<dyn NetworkDriver>,
     pub(crate) cgroups: Arc<Hierarchies>,
@@ -89,6 +91,10 @@ impl Runtime {
     /// Whether systemd makes the cgroups of pods.
     pub(crate) fn uses_systemd(&self) -> bool {
         self.parts.places.is_systemd()
+    }
+
+    pub(crate) fn handlers(&self) -> &Handlers {
+        &self.parts.handlers
     }
 
     pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {

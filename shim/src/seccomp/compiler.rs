@@ -66,10 +66,7 @@ impl Compiler {
         profile: &Profile,
         capabilities: CapSet,
     ) -> Result<Arc<[u8]>, Error> {
-        let (text, name) = match profile {
-            Profile::Default => (DEFAULT.to_vec(), "default"),
-            Profile::Localhost(path) => (read(path)?, path.as_str()),
-        };
+        let (text, name) = load(profile)?;
         let invalid = |why| Error::Invalid {
             path: name.to_owned(),
             why,
@@ -80,12 +77,8 @@ impl Compiler {
         if let Some(program) = programs.get(&key) {
             return Ok(Arc::clone(program));
         }
-        let context = Context {
-            capabilities,
-            kernel: self.kernel,
-        };
         let rules = File::parse(&key.0)
-            .and_then(|file| file.decide(context))
+            .and_then(|file| file.decide(self.context(capabilities)))
             .map_err(invalid)?;
         let program: Arc<[u8]> = compile(&rules)?.into();
         if programs.len() >= CACHE_MAX {
@@ -94,6 +87,37 @@ impl Compiler {
         programs.insert(key, Arc::clone(&program));
         Ok(program)
     }
+
+    /// The same as a section of an OCI runtime configuration, for a runtime that
+    /// compiles it by itself.
+    pub(crate) fn section(
+        &self,
+        profile: &Profile,
+        capabilities: CapSet,
+    ) -> Result<serde_json::Value, Error> {
+        let (text, name) = load(profile)?;
+        File::parse(&text)
+            .and_then(|file| file.section(self.context(capabilities)))
+            .map_err(|why| Error::Invalid {
+                path: name.to_owned(),
+                why,
+            })
+    }
+
+    fn context(&self, capabilities: CapSet) -> Context {
+        Context {
+            capabilities,
+            kernel: self.kernel,
+        }
+    }
+}
+
+/// A profile's text and what it is called.
+fn load(profile: &Profile) -> Result<(Vec<u8>, &str), Error> {
+    Ok(match profile {
+        Profile::Default => (DEFAULT.to_vec(), "default"),
+        Profile::Localhost(path) => (read(path)?, path.as_str()),
+    })
 }
 
 fn read(reference: &str) -> Result<Vec<u8>, Error> {

@@ -4,6 +4,7 @@ mod compiler;
 mod error;
 mod newer;
 mod profile;
+mod section;
 
 pub(crate) use compiler::{Compiler, Profile};
 pub(crate) use error::Error;

@@ -10,35 +10,35 @@ const EPERM: u32 = 1;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct File {
-    default_action: String,
-    default_errno_ret: Option<u32>,
+    pub(super) default_action: String,
+    pub(super) default_errno_ret: Option<u32>,
     #[serde(default, deserialize_with = "nullable")]
     pub(super) architectures: Vec<String>,
     #[serde(default, deserialize_with = "nullable")]
-    arch_map: Vec<Family>,
+    pub(super) arch_map: Vec<Family>,
     #[serde(default, deserialize_with = "nullable")]
-    syscalls: Vec<Entry>,
+    pub(super) syscalls: Vec<Entry>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Family {
-    architecture: String,
+pub(super) struct Family {
+    pub(super) architecture: String,
     #[serde(default, deserialize_with = "nullable")]
-    sub_architectures: Vec<String>,
+    pub(super) sub_architectures: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry {
+pub(super) struct Entry {
     #[serde(default, deserialize_with = "nullable")]
     names: Vec<String>,
     /// Older profiles have one name an entry.
     name: Option<String>,
-    action: String,
-    errno_ret: Option<u32>,
+    pub(super) action: String,
+    pub(super) errno_ret: Option<u32>,
     #[serde(default, deserialize_with = "nullable")]
-    args: Vec<Argument>,
+    pub(super) args: Vec<Argument>,
     #[serde(default, deserialize_with = "nullable")]
     includes: Condition,
     #[serde(default, deserialize_with = "nullable")]
@@ -47,12 +47,12 @@ struct Entry {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Argument {
-    index: u32,
-    value: u64,
+pub(super) struct Argument {
+    pub(super) index: u32,
+    pub(super) value: u64,
     #[serde(default)]
-    value_two: u64,
-    op: String,
+    pub(super) value_two: u64,
+    pub(super) op: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -109,7 +109,7 @@ impl File {
         )?;
         let mut list = Vec::new();
         for entry in &self.syscalls {
-            if entry.includes.all_hold(context)? && !entry.excludes.any_holds(context)? {
+            if entry.applies(context)? {
                 list.push(entry.rule()?);
             }
         }
@@ -144,8 +144,16 @@ impl File {
 }
 
 impl Entry {
+    pub(super) fn applies(&self, context: Context) -> Result<bool, String> {
+        Ok(self.includes.all_hold(context)? && !self.excludes.any_holds(context)?)
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.names.iter().chain(&self.name).cloned().collect()
+    }
+
     fn rule(&self) -> Result<Rule, String> {
-        let names: Vec<String> = self.names.iter().chain(&self.name).cloned().collect();
+        let names = self.names();
         let shown = names.join(", ");
         let action = action(&self.action, self.errno_ret.unwrap_or(EPERM))
             .map_err(|why| format!("{shown}: {why}"))?;

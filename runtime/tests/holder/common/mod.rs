@@ -134,6 +134,7 @@ impl Pod {
     pub(crate) fn start(&mut self, id: &str) -> Result<i64, Refused> {
         let call = StartContainer {
             container_id: id.into(),
+            oci: None,
         };
         match self.daemon.call(Call::Start(call), &[])? {
             (Answer::Started(started), _) => Ok(started.started_at_ns),
