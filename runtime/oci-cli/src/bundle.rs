@@ -16,6 +16,8 @@ use crate::error::{Context, Error, Result};
 
 /// Longest run of the runtime: less than its worker has.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+/// Name of the root filesystem.
+pub(crate) const ROOTFS: &str = "rootfs";
 /// Configuration, log, mount points.
 const SIZE: u64 = 16 << 20;
 
@@ -60,6 +62,11 @@ impl Bundle {
         made.with(|| format!("make {name} of the bundle"))?;
         mount::attach_at(mount, CWD, &path).with(|| format!("attach {name} of the bundle"))?;
         Ok(path)
+    }
+
+    pub(crate) fn directory(&self, name: &str) -> Result<()> {
+        let made = fs::create_dir(self.directory.join(name));
+        made.with(|| format!("make {name} of the bundle"))
     }
 
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {

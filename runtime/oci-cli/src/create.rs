@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
 
-use crate::bundle::{self, Bundle, LIMIT};
+use crate::bundle::{self, Bundle, LIMIT, ROOTFS};
 use crate::error::{Error, Result};
 use crate::{Create, Place, cgroups, config, oom};
 
@@ -33,7 +33,7 @@ pub fn create(request: Create) -> Result<CreatedProcess> {
     } = request;
     let mounts = with_own(&spec, mounts)?;
     let bundle = Bundle::enter(&place)?;
-    let rootfs = bundle.attach(rootfs.as_fd(), "rootfs")?;
+    let rootfs = bundle.attach(rootfs.as_fd(), ROOTFS)?;
     let mut sources = BTreeMap::new();
     for (index, mount) in &mounts {
         let name = format!("mount-{index}");

@@ -1,7 +1,7 @@
 //! Running another program in a container that is there.
 
 use crate::Exec;
-use crate::bundle::{Bundle, LIMIT};
+use crate::bundle::{Bundle, LIMIT, ROOTFS};
 use crate::error::{Error, Result};
 use crate::oom;
 
@@ -19,6 +19,8 @@ pub fn exec(request: Exec) -> Result<i32> {
         cgroup,
     } = request;
     let bundle = Bundle::enter(&place)?;
+    // runc starts out from where the root filesystem was when it made the container.
+    bundle.directory(ROOTFS)?;
     // As the container's own; where that may not be, as it is.
     let wanted = process.oom_score_adj().or_else(|| oom::of(init));
     if let Some(value) = wanted {
