@@ -2,9 +2,10 @@
 //! runtime handler.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -72,7 +73,8 @@ fn run(node: &Node) -> anyhow::Result<Report> {
     if let Ok(focus) = std::env::var("CRITEST_FOCUS") {
         critest.arg(format!("-ginkgo.focus={focus}"));
     }
-    node.inside(|| critest.status())?.context("run critest")?;
+    node.inside(|| execute(&mut critest))?
+        .context("run critest")?;
     let said = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
     for line in said.lines().filter(|line| line.contains("Random Seed")) {
         println!("critest: {}: {}", node.handler(), line.trim());
@@ -85,6 +87,20 @@ fn run(node: &Node) -> anyhow::Result<Report> {
         .count();
     ensure!(ran == SPECS, "critest knows {ran} specs, not {SPECS}");
     Ok(report)
+}
+
+/// The file is our own and new: a process that another test is just starting may have
+/// it open for writing for a moment.
+fn execute(program: &mut Command) -> std::io::Result<ExitStatus> {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        match program.status() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            status => return status,
+        }
+    }
 }
 
 /// A copy of critest in which the digest of an image that only a public registry

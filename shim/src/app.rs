@@ -17,6 +17,7 @@ use carpel_proto::admin::admin_server::AdminServer;
 use carpel_proto::cri::image_service_server::ImageServiceServer;
 use carpel_proto::cri::runtime_service_server::RuntimeServiceServer;
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -42,6 +43,8 @@ use crate::reload::Reloader;
 use crate::seccomp::Compiler;
 use crate::state::StateStore;
 
+/// For the lock of the run directory.
+const LOCK: Duration = Duration::from_secs(2);
 /// For operations that run when the daemon is told to end.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -142,6 +145,7 @@ impl App {
                 current: Arc::new(ArcSwap::new(Arc::clone(&config))),
                 log,
                 store: Arc::clone(&store),
+                runtime: Arc::clone(&runtime),
             }),
             config,
             store,
@@ -282,7 +286,17 @@ fn make_dirs(config: &Config) -> anyhow::Result<std::path::PathBuf> {
 fn lock(run: &Path) -> anyhow::Result<File> {
     let path = run.join("carpeld.lock");
     let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .with_context(|| format!("another carpeld uses {}", run.display()))?;
-    Ok(file)
+    // A child of a daemon that was killed may hold it until its program begins.
+    let end = std::time::Instant::now() + LOCK;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::AGAIN) if std::time::Instant::now() < end => {
+                std::thread::sleep(LOCK / 50);
+            }
+            locked => {
+                locked.with_context(|| format!("another carpeld uses {}", run.display()))?;
+                return Ok(file);
+            }
+        }
+    }
 }

@@ -53,18 +53,18 @@ impl Handlers {
     pub(crate) fn new(config: &Config) -> Self {
         let run = config.paths.run.clone();
         let table = Table::new(config);
-        for handler in table.oci.values() {
-            if let Err(error) = handler
-                .runtime()
-                .and_then(|runtime| Ok(runtime.make_root()?))
-            {
-                tracing::warn!(handler = %handler.name, %error, "pods cannot use this handler now");
-            }
-        }
+        table.prepare();
         Self {
             run,
             table: RwLock::new(table),
         }
+    }
+
+    /// Takes over other handlers. Pods of one that is gone go on, and can be removed.
+    pub(crate) fn replace(&self, config: &Config) {
+        let table = Table::new(config);
+        table.prepare();
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
     }
 
     /// Name for the record of a pod that asks for `asked`. What it says holds for
@@ -172,6 +172,17 @@ impl Table {
         Self {
             default: config.runtime.default_handler.clone(),
             oci: config.handlers.iter().map(handler).collect(),
+        }
+    }
+
+    fn prepare(&self) {
+        for handler in self.oci.values() {
+            let ready = handler
+                .runtime()
+                .and_then(|runtime| Ok(runtime.make_root()?));
+            if let Err(error) = ready {
+                tracing::warn!(handler = %handler.name, %error, "pods cannot use this handler now");
+            }
         }
     }
 
@@ -301,6 +312,16 @@ mod tests {
         assert_eq!(message.directory, format!("{run}/pods/p1"));
         assert!(message.binary.ends_with("bin/sh"), "{}", message.binary);
         assert_eq!(message.args, ["--debug"]);
+    }
+
+    #[test]
+    fn handlers_are_exchanged_while_pods_run() {
+        let handlers = handlers("native", "sh");
+        handlers.resolve("other").unwrap();
+        handlers.replace(&Config::default());
+        assert!(matches!(handlers.resolve("other"), Err(Error::Invalid(_))));
+        assert!(handlers.of_record("other").is_err());
+        assert!(handlers.oci().is_empty());
     }
 
     #[tokio::test]

@@ -9,9 +9,10 @@ use carpel_images::Store;
 use crate::backends;
 use crate::config::{Config, flatten, load};
 use crate::logging::LogLevel;
+use crate::pod::Runtime;
 
 /// Sections that a reload takes over; all else waits for a restart.
-const LIVE: [&str; 2] = ["log", "registries"];
+const LIVE: [&str; 4] = ["log", "registries", "handlers", "runtime"];
 
 #[derive(Debug)]
 pub(crate) struct Reloader {
@@ -21,6 +22,7 @@ pub(crate) struct Reloader {
     pub(crate) current: Arc<ArcSwap<Config>>,
     pub(crate) log: LogLevel,
     pub(crate) store: Arc<Store>,
+    pub(crate) runtime: Arc<Runtime>,
 }
 
 impl Reloader {
@@ -50,12 +52,15 @@ impl Reloader {
         let next = Config {
             log: new.log,
             registries: new.registries,
+            handlers: new.handlers,
+            runtime: new.runtime,
             ..(*old).clone()
         };
         self.store.set_registries(backends::registries(&next))?;
         if next.log != old.log {
             self.log.set(&next.log.level)?;
         }
+        self.runtime.handlers().replace(&next);
         self.current.store(Arc::new(next));
         Ok(change)
     }

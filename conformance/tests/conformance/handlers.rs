@@ -1,6 +1,5 @@
 //! Runtime handlers: the native executor, and runtimes by their command line.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use carpel_conformance::spec::{self, BUSYBOX};
@@ -114,7 +113,7 @@ async fn a_runtime_that_is_not_installed_is_named_when_it_is_needed() -> Outcome
 fn broken(node_folder: &Path, verb: &str, script: &str) -> anyhow::Result<String> {
     let path = node_folder.join("runtime");
     let text = format!(
-        "#!/bin/sh\nlog=; verb=; previous=\n\
+        "log=; verb=; previous=\n\
          for word in \"$@\"; do\n\
            case $previous in --log) log=$word;; esac\n\
            case $word in {verb}) verb=yes;; esac\n\
@@ -124,9 +123,8 @@ fn broken(node_folder: &Path, verb: &str, script: &str) -> anyhow::Result<String
          exec runc \"$@\"\n"
     );
     std::fs::write(&path, text)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
     Ok(format!(
-        "[handlers.broken]\nkind = \"oci\"\nbinary = {path:?}\n"
+        "[handlers.broken]\nkind = \"oci\"\nbinary = \"sh\"\nargs = [{path:?}]\n"
     ))
 }
 
