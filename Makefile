@@ -41,6 +41,11 @@ build: ## Build daemon, holder, CLI and the demo's web server into target/carpel
 	  ln -f $(CARGO_TARGET_DIR)/$(HOST)/holder/$$program $(BIN)/$$program; \
 	  ! ldd $(BIN)/$$program >/dev/null 2>&1 || { echo "$$program is not static" >&2; exit 1; }; done
 
+.PHONY: man
+man: build ## Write the manual pages to target/carpel/man
+	@rm -rf $(BIN)/man && mkdir -p $(BIN)/man
+	@$(BIN)/carpel man $(BIN)/man && $(BIN)/carpeld man $(BIN)/man && ls $(BIN)/man
+
 .PHONY: clean
 clean: ## Remove everything that was built, the cache too
 	rm -rf $(CARGO_TARGET_DIR) .cache

@@ -42,6 +42,12 @@ impl Cgroups {
         .collect()
     }
 
+    /// The node's own cgroup, where it is there.
+    pub(crate) fn own(&self) -> Vec<PathBuf> {
+        let roots = self.roots.iter().filter(|root| root.is_dir());
+        roots.cloned().collect()
+    }
+
     /// Every directory there is, the node's own cgroup among them.
     pub(crate) fn directories(&self) -> BTreeSet<PathBuf> {
         let mut found = BTreeSet::new();

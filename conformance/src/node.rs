@@ -42,6 +42,7 @@ pub struct Node {
     before: Mutex<Snapshot>,
     finished: bool,
     directory: tempfile::TempDir,
+    environment: Vec<(String, String)>,
 }
 
 impl Node {
@@ -81,6 +82,7 @@ impl Node {
             before: Mutex::new(Snapshot::default()),
             finished: false,
             directory,
+            environment: settings.environment.clone(),
         };
         node.spawn(&daemon)?;
         node.ready().await?;
@@ -134,6 +136,32 @@ impl Node {
 
     pub fn admin_socket(&self) -> &Path {
         &self.places.admin
+    }
+
+    /// Writes a drop-in file of the configuration; it counts from the next start or
+    /// reload on.
+    pub fn drop_in(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.places.config.with_extension("d");
+        std::fs::create_dir_all(&folder)?;
+        let path = folder.join(name);
+        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Sends the daemon a signal.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = self.daemon_pid().context("the daemon does not run")?;
+        kill(Pid::from_raw(i32::try_from(pid)?), signal).context("signal the daemon")
+    }
+
+    /// The node's own cgroup in each hierarchy that has it.
+    pub fn cgroup_folders(&self) -> Vec<PathBuf> {
+        self.cgroups.own()
+    }
+
+    /// Run directory of the daemon.
+    pub fn run_dir(&self) -> &Path {
+        &self.places.run
     }
 
     /// State root of the daemon.
@@ -384,6 +412,7 @@ impl Node {
         command
             .arg("--config")
             .arg(&self.places.config)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

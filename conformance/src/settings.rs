@@ -26,6 +26,7 @@ pub struct Settings {
     pub(crate) systemd: Option<PathBuf>,
     pub(crate) handler: String,
     pub(crate) more: String,
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 impl Default for Settings {
@@ -34,6 +35,7 @@ impl Default for Settings {
             images: Vec::new(),
             pod_cidr: "10.77.0.0/16".to_owned(),
             cdi_directories: 0,
+            environment: Vec::new(),
             log_level: std::env::var("CARPEL_TEST_LOG").unwrap_or_else(|_| LOG_LEVEL.to_owned()),
             systemd: None,
             handler: std::env::var("CARPEL_TEST_HANDLER").unwrap_or_default(),
@@ -72,6 +74,14 @@ impl Settings {
         self
     }
 
+    /// A variable of the daemon's environment.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// One CIDR, or one of each family with `", "` between them.
     #[must_use]
     pub fn pod_cidr(mut self, cidr: &str) -> Self {
         cidr.clone_into(&mut self.pod_cidr);
@@ -127,7 +137,7 @@ pub(crate) fn to_toml(
         "[paths]\nroot = {root:?}\nrun = {run:?}\n\n[grpc]\nsocket = {socket:?}\n\n\
          [admin]\nsocket = {admin:?}\n\n[holder]\nbinary = {holder:?}\n\n\
          [cgroup]\nroot = \"/{cgroup}\"\n{systemd}\n[network]\ndriver = \"bridge\"\n\n\
-         [network.bridge]\nname = \"{BRIDGE}\"\npod_cidrs = [{cidr:?}]\nnft_table = \"ct_table\"\n\n\
+         [network.bridge]\nname = \"{BRIDGE}\"\npod_cidrs = [{cidr}]\nnft_table = \"ct_table\"\n\n\
          [log]\nlevel = {level:?}\n",
         systemd = match &settings.systemd {
             Some(socket) => format!("driver = \"systemd\"\nsystemd_socket = {socket:?}\n"),
@@ -137,7 +147,12 @@ pub(crate) fn to_toml(
         run = places.run,
         socket = places.socket,
         admin = places.admin,
-        cidr = settings.pod_cidr,
+        cidr = settings
+            .pod_cidr
+            .split(", ")
+            .map(|cidr| format!("{cidr:?}"))
+            .collect::<Vec<_>>()
+            .join(", "),
         level = settings.log_level,
     );
     let cdi: Vec<_> = (0..settings.cdi_directories)

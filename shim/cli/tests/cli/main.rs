@@ -8,5 +8,6 @@ mod errors;
 mod fake;
 mod harness;
 mod images;
+mod node;
 mod pods;
 mod reading;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
+use super::conntrack6;
 use super::socket::{next_message, open, receive};
 
 // <linux/netfilter/nfnetlink.h>, <linux/netfilter/nfnetlink_conntrack.h>
@@ -43,6 +44,9 @@ pub(crate) enum Flows {
 
 /// Needs a kernel that filters deletions; an older one refuses, and does nothing.
 pub(crate) fn forget_flows(flows: Flows) -> io::Result<()> {
+    if let Flows::AnsweredBy(IpAddr::V6(address)) = flows {
+        return conntrack6::forget_answered_by(address);
+    }
     let raw = open(NETLINK_NETFILTER)?;
     raw.send(&request(flows), 0)?;
     let mut buffer = vec![0; 8192];

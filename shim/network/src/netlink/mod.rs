@@ -2,6 +2,7 @@
 
 mod address;
 mod conntrack;
+mod conntrack6;
 mod link;
 mod pool;
 mod route;

@@ -4,9 +4,15 @@
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod flows;
+#[cfg(test)]
 mod host_ports;
 #[cfg(test)]
+mod inventory;
+#[cfg(test)]
 mod pods;
+#[cfg(test)]
+mod sctp;
 #[cfg(test)]
 mod simple;
 #[cfg(test)]
