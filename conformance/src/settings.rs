@@ -27,6 +27,7 @@ pub struct Settings {
     pub(crate) handler: String,
     pub(crate) more: String,
     pub(crate) environment: Vec<(String, String)>,
+    pub(crate) event_backlog: usize,
 }
 
 impl Default for Settings {
@@ -40,6 +41,7 @@ impl Default for Settings {
             systemd: None,
             handler: std::env::var("CARPEL_TEST_HANDLER").unwrap_or_default(),
             more: String::new(),
+            event_backlog: 2048,
         }
     }
 }
@@ -78,6 +80,13 @@ impl Settings {
     #[must_use]
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Events that a reader may be behind.
+    #[must_use]
+    pub fn event_backlog(mut self, events: usize) -> Self {
+        self.event_backlog = events;
         self
     }
 
@@ -134,7 +143,7 @@ pub(crate) fn to_toml(
     registry: &str,
 ) -> String {
     let mut text = format!(
-        "[paths]\nroot = {root:?}\nrun = {run:?}\n\n[grpc]\nsocket = {socket:?}\n\n\
+        "[paths]\nroot = {root:?}\nrun = {run:?}\n\n[grpc]\nsocket = {socket:?}\nevent_backlog = {backlog}\n\n\
          [admin]\nsocket = {admin:?}\n\n[holder]\nbinary = {holder:?}\n\n\
          [cgroup]\nroot = \"/{cgroup}\"\n{systemd}\n[network]\ndriver = \"bridge\"\n\n\
          [network.bridge]\nname = \"{BRIDGE}\"\npod_cidrs = [{cidr}]\nnft_table = \"ct_table\"\n\n\
@@ -154,6 +163,7 @@ pub(crate) fn to_toml(
             .collect::<Vec<_>>()
             .join(", "),
         level = settings.log_level,
+        backlog = settings.event_backlog,
     );
     let cdi: Vec<_> = (0..settings.cdi_directories)
         .map(|number| places.cdi.join(number.to_string()))

@@ -287,6 +287,19 @@ impl Cgroup {
         }
     }
 
+    /// Processes of this group and of those below it, also such as are apart in one
+    /// hierarchy: each is in that of the pids controller.
+    pub fn members(&self) -> Result<Vec<i32>> {
+        let counted = match &self.kind {
+            Kind::V1 { dirs, .. } => dirs.iter().find(|(names, _)| has(names, "pids")),
+            Kind::V2 { .. } => None,
+        };
+        match counted {
+            Some((_, dir)) => processes(dir),
+            None => self.pids(),
+        }
+    }
+
     /// Processes of this group and of those below it.
     pub fn pids(&self) -> Result<Vec<i32>> {
         // One hierarchy is enough: a process is in the group in all of them.

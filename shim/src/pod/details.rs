@@ -63,7 +63,7 @@ impl Runtime {
 fn container(cgroups: &Hierarchies, used: ContainerUsage, disk: &Disk) -> Option<ContainerDetails> {
     let look = || -> Result<_, carpel_cgroup::Error> {
         let cgroup = cgroups.open(&used.container.cgroup)?;
-        Ok((cgroup.pids()?, cgroup.hugepages()?))
+        Ok((cgroup.members()?, cgroup.hugepages()?))
     };
     match look() {
         Ok((pids, hugepages)) => Some(ContainerDetails {

@@ -212,7 +212,7 @@ fn look_at_pod(cgroups: &Hierarchies, cgroup: &str, holder: Option<i32>) -> Resu
     Ok(PodLook {
         stats: cgroup.stats()?,
         at_ns: now_ns(),
-        processes: u64::try_from(cgroup.pids()?.len()).unwrap_or(u64::MAX),
+        processes: u64::try_from(cgroup.members()?.len()).unwrap_or(u64::MAX),
         network: holder.map(traffic::of_process).transpose()?,
     })
 }
