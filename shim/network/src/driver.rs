@@ -29,6 +29,9 @@ pub trait NetworkDriver: Send + Sync + fmt::Debug {
     /// Ready for pods, or why not, for the CRI's NetworkReady condition.
     async fn status(&self) -> Status;
 
+    /// Whether there is a record of the pod's network; asks the host nothing.
+    fn knows(&self, pod_id: &str) -> bool;
+
     /// Undoes what belongs to no pod of `live`.
     async fn gc(&self, live: &[String]) -> Result<(), Error>;
 

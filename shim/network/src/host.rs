@@ -34,6 +34,10 @@ impl NetworkDriver for HostDriver {
         always_ready()
     }
 
+    fn knows(&self, _: &str) -> bool {
+        true
+    }
+
     async fn gc(&self, _live: &[String]) -> Result<(), Error> {
         Ok(())
     }

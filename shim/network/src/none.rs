@@ -47,6 +47,10 @@ impl NetworkDriver for NoneDriver {
         always_ready()
     }
 
+    fn knows(&self, _: &str) -> bool {
+        true
+    }
+
     async fn gc(&self, _live: &[String]) -> Result<(), Error> {
         Ok(())
     }

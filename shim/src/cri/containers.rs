@@ -65,7 +65,10 @@ pub(super) fn stream(
 fn wanted(runtime: &Runtime, filter: Option<cri::ContainerFilter>) -> Vec<ContainerView> {
     let filter = filter.unwrap_or_default();
     let wanted = |container: &ContainerView| {
-        let state = i32::from(to_wire::container_state(container.status.phase));
+        let state = i32::from(to_wire::container_state(
+            container.status.phase,
+            container.status.unknown,
+        ));
         id_matches(&filter.id, &container.id)
             && id_matches(&filter.pod_sandbox_id, &container.pod_id)
             && filter.state.is_none_or(|want| want.state == state)

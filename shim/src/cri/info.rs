@@ -121,6 +121,7 @@ pub(super) fn pod(runtime: &Runtime, pod: &Pod) -> Info {
         "cgroup": view.cgroup,
         "addresses": view.addresses,
         "quarantine": pod.quarantine,
+        "reason": pod.why(),
         "runtimeSpec": { "linux": {
             "cgroupsPath": view.cgroup,
             "namespaces": if alive { namespaces(&view.config, pid) } else { Vec::new() },

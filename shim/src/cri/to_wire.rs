@@ -94,8 +94,9 @@ fn mode(mode: intent::NamespaceMode) -> cri::NamespaceMode {
 }
 
 /// A container whose creation or removal is under way has not run, or has ended.
-pub(super) fn container_state(phase: Phase) -> cri::ContainerState {
+pub(super) fn container_state(phase: Phase, unknown: bool) -> cri::ContainerState {
     match phase {
+        _ if unknown => cri::ContainerState::ContainerUnknown,
         Phase::Creating | Phase::Created => cri::ContainerState::ContainerCreated,
         Phase::Running => cri::ContainerState::ContainerRunning,
         Phase::Exited | Phase::Removing => cri::ContainerState::ContainerExited,
@@ -125,7 +126,7 @@ pub(super) fn container(container: &ContainerView) -> cri::Container {
         metadata: Some(container_metadata(&container.config)),
         image: Some(image_spec(container)),
         image_ref: status.image_id.clone(),
-        state: container_state(status.phase).into(),
+        state: container_state(status.phase, status.unknown).into(),
         created_at: status.created_at,
         labels: map(&container.config.labels),
         annotations: map(&container.config.annotations),
@@ -138,7 +139,7 @@ pub(super) fn container_status(container: &ContainerView) -> cri::ContainerStatu
     cri::ContainerStatus {
         id: container.id.clone(),
         metadata: Some(container_metadata(&container.config)),
-        state: container_state(status.phase).into(),
+        state: container_state(status.phase, status.unknown).into(),
         created_at: status.created_at,
         started_at: status.started_at,
         finished_at: status.finished_at,

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use carpel_proto::holder::packet::Kind;
@@ -17,8 +19,14 @@ use super::error::HolderError;
 use super::socket::Socket;
 use super::spawn::SOCKET;
 
-/// Longest wait for an answer that needs no container's cooperation.
+/// Longest wait for the making of something.
 const ANSWER: Duration = Duration::from_secs(30);
+/// For what a holder does at once.
+const PROMPT: Duration = Duration::from_secs(10);
+/// For a holder that left a call unanswered.
+const SILENT: Duration = Duration::from_secs(2);
+/// A holder that shuts down waits up to 10 s for its processes.
+const SHUTDOWN: Duration = Duration::from_secs(20);
 
 type Reply = Result<(Answer, Vec<OwnedFd>), HolderError>;
 
@@ -26,6 +34,8 @@ type Reply = Result<(Answer, Vec<OwnedFd>), HolderError>;
 #[derive(Debug, Clone)]
 pub(crate) struct HolderClient {
     outgoing: mpsc::Sender<Outgoing>,
+    /// A call was not answered in time, and nothing came since.
+    silent: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -74,6 +84,7 @@ pub(crate) async fn connect(dir: &Path, limit: Duration) -> Result<Connected, Ho
             })??;
     let netns = hello.netns_fd.and_then(|i| take_fd(&mut fds, i));
     let (outgoing, calls) = mpsc::channel(64);
+    let silent = Arc::new(AtomicBool::new(false));
     let (events, receiver) = mpsc::unbounded_channel();
     let connection = Connection {
         socket,
@@ -81,10 +92,11 @@ pub(crate) async fn connect(dir: &Path, limit: Duration) -> Result<Connected, Ho
         pending: HashMap::new(),
         execs: HashMap::new(),
         next_id: 1,
+        silent: Arc::clone(&silent),
     };
     tokio::spawn(connection.run(calls));
     Ok(Connected {
-        client: HolderClient { outgoing },
+        client: HolderClient { outgoing, silent },
         hello,
         netns,
         events: receiver,
@@ -98,12 +110,13 @@ fn take_fd(fds: &mut Vec<OwnedFd>, index: u32) -> Option<OwnedFd> {
 
 impl HolderClient {
     async fn call(&self, what: &str, call: Call, fds: Vec<OwnedFd>) -> Reply {
-        self.call_with(what, call, fds, None).await
+        self.call_with(what, ANSWER, call, fds, None).await
     }
 
     async fn call_with(
         &self,
         what: &str,
+        limit: Duration,
         call: Call,
         fds: Vec<OwnedFd>,
         exec: Option<(String, oneshot::Sender<i32>)>,
@@ -122,16 +135,32 @@ impl HolderClient {
                 .map_err(|_| HolderError::Gone)?;
             answer.await.map_err(|_| HolderError::Gone)?
         };
-        timeout(ANSWER, exchange).await.unwrap_or_else(|_| {
+        let after = if self.silent.load(Ordering::Relaxed) {
+            SILENT
+        } else {
+            limit
+        };
+        timeout(after, exchange).await.unwrap_or_else(|_| {
+            self.silent.store(true, Ordering::Relaxed);
             Err(HolderError::Deadline {
                 what: what.into(),
-                after: ANSWER,
+                after,
             })
         })
     }
 
     async fn order(&self, what: &str, call: Call, fds: Vec<OwnedFd>) -> Result<(), HolderError> {
-        match self.call(what, call, fds).await? {
+        self.order_within(PROMPT, what, call, fds).await
+    }
+
+    async fn order_within(
+        &self,
+        limit: Duration,
+        what: &str,
+        call: Call,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), HolderError> {
+        match self.call_with(what, limit, call, fds, None).await? {
             (Answer::Done(_), _) => Ok(()),
             (other, _) => Err(unexpected(&other)),
         }
@@ -232,7 +261,7 @@ impl HolderClient {
         let (sender, exit) = oneshot::channel();
         let watch = Some((exec.exec_id.clone(), sender));
         match self
-            .call_with("start the command", Call::Exec(exec), fds, watch)
+            .call_with("start the command", ANSWER, Call::Exec(exec), fds, watch)
             .await?
         {
             (Answer::Exec(_), _) => Ok(exit),
@@ -251,17 +280,18 @@ impl HolderClient {
 
     /// Ends the pod's processes and the holder; returns when it is gone.
     pub(crate) async fn shutdown(&self) -> Result<(), HolderError> {
+        let call = Call::Shutdown(wire::Shutdown {});
         match self
-            .order("shut down", Call::Shutdown(wire::Shutdown {}), Vec::new())
+            .order_within(SHUTDOWN, "shut down", call, Vec::new())
             .await
         {
             Ok(()) | Err(HolderError::Gone) => {}
             Err(error) => return Err(error),
         }
-        let gone = timeout(ANSWER, self.outgoing.closed()).await;
+        let gone = timeout(PROMPT, self.outgoing.closed()).await;
         gone.map_err(|_| HolderError::Deadline {
             what: "end".into(),
-            after: ANSWER,
+            after: PROMPT,
         })
     }
 }
@@ -283,6 +313,7 @@ struct Connection {
     pending: HashMap<u64, Pending>,
     execs: HashMap<String, oneshot::Sender<i32>>,
     next_id: u64,
+    silent: Arc<AtomicBool>,
 }
 
 impl Connection {
@@ -290,7 +321,10 @@ impl Connection {
         loop {
             tokio::select! {
                 packet = receive(&self.socket) => match packet {
-                    Ok((packet, fds)) => self.take(packet, fds),
+                    Ok((packet, fds)) => {
+                        self.silent.store(false, Ordering::Relaxed);
+                        self.take(packet, fds);
+                    }
                     Err(_) => break,
                 },
                 call = calls.recv() => match call {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use carpel_proto::holder::ContainerState;
+use carpel_proto::state::container_record::Phase as ContainerPhase;
 use carpel_proto::state::pod_record::Phase;
 
 use super::container::{Container, End};
@@ -53,12 +54,29 @@ impl Pod {
     /// Whether it was ready until now.
     pub(super) fn stopped(&self) -> bool {
         let mut turn = self.feed.turn();
-        let was_ready = self.is_ready();
+        let was_ready = self.is_ready_by_record();
         if was_ready {
             self.set_phase(Phase::NotReady);
             tell(&mut turn, self, &self.id, Change::Stopped);
         }
         was_ready
+    }
+
+    /// What its holder says is known now, or never will be. Listeners took it for not
+    /// ready, and what runs in it for unknown.
+    pub(super) fn recovered(&self) {
+        let mut turn = self.feed.turn();
+        self.set_recovering(false);
+        if !self.is_ready() {
+            return;
+        }
+        tell(&mut turn, self, &self.id, Change::Started);
+        for container in self.containers() {
+            if container.phase() == ContainerPhase::Running && container.is_unknown() {
+                container.set_unknown(false);
+                tell(&mut turn, self, &container.id, Change::Started);
+            }
+        }
     }
 
     pub(super) fn container_started(&self, container: &Container, at_ns: i64) {

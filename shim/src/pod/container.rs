@@ -1,6 +1,6 @@
 //! One container: its configuration, its record, and who waits for its end.
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use carpel_proto::state::ContainerRecord;
@@ -30,11 +30,15 @@ pub(crate) struct Container {
     pub(super) spec: tokio::sync::OnceCell<Arc<Spec>>,
     /// Of the first process, as the host counts; 0 when not known.
     pid: AtomicI32,
+    /// What became of it while there was no daemon is not known yet.
+    unknown: AtomicBool,
     pub(super) cpu_sample: Mutex<Option<super::stats::CpuSample>>,
 }
 
 /// Exit code of a container whose program could not be started; containerd's too.
 const CANNOT_START: i32 = 128;
+/// Exit code of a container whose end nobody saw.
+pub(super) const UNKNOWN: i32 = 255;
 
 /// How a container ended.
 pub(super) struct End<'a> {
@@ -48,6 +52,7 @@ pub(super) struct End<'a> {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Status {
     pub(crate) phase: Phase,
+    pub(crate) unknown: bool,
     pub(crate) created_at: i64,
     pub(crate) started_at: i64,
     pub(crate) finished_at: i64,
@@ -75,6 +80,7 @@ impl Container {
             busy: tokio::sync::Mutex::new(()),
             spec: tokio::sync::OnceCell::new(),
             pid: AtomicI32::new(0),
+            unknown: AtomicBool::new(false),
             cpu_sample: Mutex::new(None),
         }
     }
@@ -82,6 +88,7 @@ impl Container {
     pub(crate) fn status(&self) -> Status {
         self.record.read(|r| Status {
             phase: r.phase(),
+            unknown: self.is_unknown(),
             created_at: r.created_at_ns,
             started_at: r.started_at_ns,
             finished_at: r.finished_at_ns,
@@ -100,6 +107,14 @@ impl Container {
 
     pub(crate) fn phase(&self) -> Phase {
         self.record.read(ContainerRecord::phase)
+    }
+
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.unknown.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_unknown(&self, unknown: bool) {
+        self.unknown.store(unknown, Ordering::Release);
     }
 
     pub(super) fn cgroup(&self) -> String {
@@ -132,6 +147,14 @@ impl Container {
             .await
     }
 
+    /// For what must go on without: the holder knows, and a full disk must not keep
+    /// a container from its end.
+    pub(super) async fn save_if_possible(&self, store: &StateStore) {
+        if let Err(error) = self.save(store).await {
+            tracing::error!(container = %self.id, %error, "cannot record what became of the container");
+        }
+    }
+
     /// Whether it runs only from now on. Called in a turn of the feed, as are the
     /// other changes of phase.
     pub(super) fn started(&self, at_ns: i64) -> bool {
@@ -139,7 +162,7 @@ impl Container {
             let starts = r.phase() == Phase::Created;
             if starts {
                 r.set_phase(Phase::Running);
-                r.started_at_ns = at_ns;
+                r.started_at_ns = at_ns.max(r.created_at_ns);
             }
             starts
         })
@@ -150,7 +173,7 @@ impl Container {
         let ends = self.record.change(|r| {
             let ends = r.phase() != Phase::Exited;
             r.set_phase(Phase::Exited);
-            r.finished_at_ns = at_ns;
+            r.finished_at_ns = at_ns.max(r.created_at_ns);
             r.exit_code = CANNOT_START;
             r.reason = "StartError".into();
             r.message = why.into();
@@ -167,12 +190,14 @@ impl Container {
                 return false;
             }
             r.set_phase(Phase::Exited);
-            r.finished_at_ns = end.at_ns;
+            // The clock may have been set back meanwhile.
+            r.finished_at_ns = end.at_ns.max(r.started_at_ns).max(r.created_at_ns);
             r.exit_code = end.code;
             r.reason = end.reason.into();
             r.message = end.message.into();
             true
         });
+        self.set_unknown(false);
         self.exited.send_replace(true);
         ends
     }
@@ -185,5 +210,76 @@ impl Container {
         let mut exited = self.exited.subscribe();
         // The sender is in `self`: this ends only by an exit.
         drop(exited.wait_for(|ended| *ended).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Container, End};
+    use carpel_proto::state::ContainerRecord;
+    use carpel_proto::state::container_record::Phase;
+    use carpel_spec::intent::ContainerConfig;
+
+    const DAY: i64 = 86_400_000_000_000;
+
+    fn created_at(at: i64) -> Container {
+        let mut record = ContainerRecord {
+            created_at_ns: at,
+            ..ContainerRecord::default()
+        };
+        record.set_phase(Phase::Created);
+        Container::new(record, ContainerConfig::default())
+    }
+
+    fn end(at_ns: i64) -> End<'static> {
+        End {
+            at_ns,
+            code: 0,
+            reason: "Completed",
+            message: "",
+        }
+    }
+
+    #[test]
+    fn times_stay_in_order_when_the_clock_jumps() {
+        let now = 20_000 * DAY;
+        for (started, finished) in [
+            (now - DAY, now + 1),
+            (now + 1, now - DAY),
+            (now + DAY, now),
+            (now - DAY, now - 2 * DAY),
+            (now + 1, now + 2),
+        ] {
+            let container = created_at(now);
+            container.started(started);
+            container.finish(&end(finished));
+            let status = container.status();
+            assert!(status.created_at <= status.started_at, "{status:?}");
+            assert!(status.started_at <= status.finished_at, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn what_never_ran_has_no_start() {
+        let container = created_at(10);
+        container.finish(&end(7));
+        let status = container.status();
+        assert_eq!((status.started_at, status.finished_at), (0, 10));
+    }
+
+    #[test]
+    fn a_failed_start_ends_no_earlier_than_it_was_made() {
+        let container = created_at(10);
+        container.could_not_start(3, "no such file");
+        assert_eq!(container.status().finished_at, 10);
+        assert_eq!(container.phase(), Phase::Exited);
+    }
+
+    #[test]
+    fn an_end_makes_the_unknown_known() {
+        let container = created_at(1);
+        container.set_unknown(true);
+        container.finish(&end(2));
+        assert!(!container.is_unknown());
     }
 }

@@ -350,7 +350,9 @@ impl Runtime {
         drop(container.spec.set(Arc::new(spec)));
         let state = self.parts.state.clone();
         let (pod, id) = (container.pod_id.clone(), container.id.clone());
-        blocking(move || state.save_spec(&pod, &id, &text)).await
+        let crc32 = blocking(move || state.save_spec(&pod, &id, &text)).await?;
+        container.record.change(|r| r.spec_crc32 = Some(crc32));
+        Ok(())
     }
 
     /// The OCI configuration that the container was created with.
@@ -358,7 +360,8 @@ impl Runtime {
         let load = || async {
             let state = self.parts.state.clone();
             let (pod, id) = (container.pod_id.clone(), container.id.clone());
-            let text = blocking(move || state.load_spec(&pod, &id)).await?;
+            let crc32 = container.record.read(|r| r.spec_crc32);
+            let text = blocking(move || state.load_spec(&pod, &id, crc32)).await?;
             let spec = serde_json::from_slice(&text)
                 .map_err(|error| Error::Internal(format!("read the OCI configuration: {error}")))?;
             Ok::<_, Error>(Arc::new(spec))

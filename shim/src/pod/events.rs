@@ -56,10 +56,11 @@ impl Follower {
 
     /// Without PID 1 of its shared PID namespace a pod can have no containers any more.
     async fn init_exited(&self, pod: &Arc<Pod>) {
-        if !pod.is_ready() {
+        if !pod.is_ready_by_record() {
             return;
         }
         tracing::error!(pod = %pod.id, "PID 1 of the pod's shared PID namespace ended");
+        pod.say_why("PID 1 of the pod's shared PID namespace ended");
         self.not_ready(pod).await;
     }
 
@@ -72,12 +73,13 @@ impl Follower {
 
     /// The pod is over, and so must be its processes: nobody would tell of them.
     async fn holder_gone(&self, pod: &Arc<Pod>) {
-        let expected = !pod.is_ready();
+        let expected = !pod.is_ready_by_record();
         pod.detach();
         if expected {
             return;
         }
         tracing::error!(pod = %pod.id, "the pod's holder is gone");
+        pod.say_why("the pod's holder is gone");
         self.not_ready(pod).await;
         for container in pod.containers() {
             if container.has_ended() {

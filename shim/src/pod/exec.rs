@@ -9,7 +9,7 @@ use carpel_proto::state::container_record::Phase;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::container::Container;
 use super::create::memory_file;
@@ -51,17 +51,10 @@ impl Runtime {
                 "container {id} is not running"
             )));
         }
-        let mut running = self.start_exec(&container, command).await?;
-        let waiting = running.wait();
-        let output = match limit {
-            None => waiting.await,
-            Some(limit) => timeout(limit, waiting).await.unwrap_or_else(|_| {
-                Err(Error::Deadline {
-                    what: format!("command {command:?}"),
-                    after: limit,
-                })
-            }),
-        };
+        // Beyond what a timer can hold there is no limit either.
+        let due = limit.and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
+        let mut running = until(due, command, self.start_exec(&container, command)).await?;
+        let output = until(due, command, running.wait()).await;
         running.end().await;
         output
     }
@@ -132,6 +125,23 @@ impl Runtime {
         running.exit = Some(holder.exec(message, fds).await.map_err(exec_error)?);
         Ok(running)
     }
+}
+
+/// The command's limit is for all of it: a holder that hangs counts too.
+async fn until<T>(
+    due: Option<(Duration, Instant)>,
+    command: &[String],
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let Some((after, due)) = due else {
+        return work.await;
+    };
+    timeout_at(due, work).await.unwrap_or_else(|_| {
+        Err(Error::Deadline {
+            what: format!("command {command:?}"),
+            after,
+        })
+    })
 }
 
 /// The command itself is at fault: the client should read of it, not of us.

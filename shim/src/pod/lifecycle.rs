@@ -56,13 +56,13 @@ impl Runtime {
             // says nothing of it: its end, if it comes, comes as an event.
             Err(HolderError::CannotExecute(why)) => {
                 pod.container_could_not_start(container, &why);
-                container.save(&self.parts.state).await?;
+                container.save_if_possible(&self.parts.state).await;
                 return Err(Error::Invalid(why));
             }
             Err(error) => return Err(error.into()),
         }
         step("the container runs");
-        container.save(&self.parts.state).await?;
+        container.save_if_possible(&self.parts.state).await;
         tracing::info!(container = %container.id, name = %container.config.name, "container runs");
         Ok(())
     }
@@ -105,10 +105,17 @@ impl Runtime {
         if container.phase() == Phase::Running && !grace.is_zero() {
             step("the container is about to be told to end");
             let signal = container.record.read(|r| r.stop_signal);
-            ended_is_fine(pod.holder()?.signal(&container.id, signal, false).await)?;
-            step("the container is told to end");
-            if self.ends_in_time(container).await {
-                return Ok(());
+            match pod.holder()?.signal(&container.id, signal, false).await {
+                Err(error @ HolderError::Deadline { .. }) => {
+                    tracing::warn!(container = %container.id, %error, "it will be killed");
+                }
+                told => {
+                    ended_is_fine(told)?;
+                    step("the container is told to end");
+                    if self.ends_in_time(container).await {
+                        return Ok(());
+                    }
+                }
             }
         }
         self.kill_container(&pod, container).await
@@ -133,31 +140,42 @@ impl Runtime {
         pod: &Arc<Pod>,
         container: &Arc<Container>,
     ) -> Result<(), Error> {
-        match pod.try_holder() {
-            Some(holder) => {
-                match holder.signal(&container.id, SIGKILL, true).await {
-                    Err(HolderError::Gone) => {}
-                    other => ended_is_fine(other)?,
-                }
-                step("the container is killed");
-                if timeout(DEATH, container.wait_end()).await.is_ok() {
-                    step("the container has ended");
-                    return Ok(());
-                }
-                kill_cgroup(&self.parts.cgroups, container).await?;
-                timeout(DEATH, container.wait_end())
-                    .await
-                    .map_err(|_| Error::Deadline {
-                        what: format!("the end of container {} after SIGKILL", container.id),
-                        after: 2 * DEATH,
-                    })
+        let Some(holder) = pod.try_holder() else {
+            return self.kill_without_holder(pod, container, "killed").await;
+        };
+        match holder.signal(&container.id, SIGKILL, true).await {
+            Err(HolderError::Gone) => {}
+            Err(error @ HolderError::Deadline { .. }) => {
+                tracing::warn!(container = %container.id, %error, "killing it without its holder");
+                let message = "killed; the pod's holder did not answer";
+                return self.kill_without_holder(pod, container, message).await;
             }
-            None => {
-                kill_cgroup(&self.parts.cgroups, container).await?;
-                pod.container_lost(container, 128 + SIGKILL, "Error", "killed");
-                container.save(&self.parts.state).await
-            }
+            other => ended_is_fine(other)?,
         }
+        step("the container is killed");
+        if timeout(DEATH, container.wait_end()).await.is_ok() {
+            step("the container has ended");
+            return Ok(());
+        }
+        kill_cgroup(&self.parts.cgroups, container).await?;
+        timeout(DEATH, container.wait_end())
+            .await
+            .map_err(|_| Error::Deadline {
+                what: format!("the end of container {} after SIGKILL", container.id),
+                after: 2 * DEATH,
+            })
+    }
+
+    async fn kill_without_holder(
+        &self,
+        pod: &Arc<Pod>,
+        container: &Arc<Container>,
+        message: &str,
+    ) -> Result<(), Error> {
+        kill_cgroup(&self.parts.cgroups, container).await?;
+        pod.container_lost(container, 128 + SIGKILL, "Error", message);
+        container.save_if_possible(&self.parts.state).await;
+        Ok(())
     }
 
     /// Removes the container, running or not. An unknown one is no error.
@@ -190,10 +208,15 @@ impl Runtime {
         let _turn = container.busy.lock().await;
         container.record.change(|r| r.set_phase(Phase::Removing));
         let mut failures = Failures::default();
-        failures.note(container.save(&self.parts.state).await);
+        container.save_if_possible(&self.parts.state).await;
         if let Some(holder) = pod.try_holder() {
             match holder.delete(&container.id).await {
                 Err(HolderError::NotFound(_) | HolderError::Gone) => {}
+                // A holder that comes back is told again by the next daemon, and one
+                // that is killed forgets everything.
+                Err(error @ HolderError::Deadline { .. }) => {
+                    tracing::warn!(container = %container.id, %error, "removed without it");
+                }
                 other => drop(failures.note(other)),
             }
         }

@@ -25,6 +25,8 @@ mod place;
 #[allow(clippy::module_inception)]
 mod pod;
 mod processes;
+mod quarantine;
+mod reconcile;
 mod recorded;
 mod recover;
 mod resources;
@@ -32,6 +34,7 @@ mod run;
 mod runtime;
 mod stats;
 mod stop;
+mod sweep;
 mod traffic;
 mod update;
 mod users;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use carpel_proto::state::PodRecord;
 use carpel_proto::state::pod_record::Phase;
 use carpel_spec::intent::{NamespaceMode, PodConfig};
+use tokio_util::sync::CancellationToken;
 
 use super::container::Container;
 use super::feed::Feed;
@@ -29,6 +30,12 @@ pub(crate) struct Pod {
     pub(super) cpu_sample: Mutex<Option<super::stats::CpuSample>>,
     /// Nothing of it is left but records and root filesystems.
     down: AtomicBool,
+    /// What its holder says is not known yet.
+    recovering: AtomicBool,
+    /// Nobody should wait for a holder that does not answer any more.
+    gave_up: CancellationToken,
+    /// Why it is not ready, for people.
+    why: Mutex<String>,
     /// Why the record could not be read, for a pod that only can be removed.
     pub(crate) quarantine: Option<String>,
 }
@@ -58,12 +65,56 @@ impl Pod {
             busy: tokio::sync::RwLock::new(()),
             cpu_sample: Mutex::default(),
             down: AtomicBool::new(false),
+            recovering: AtomicBool::new(false),
+            gave_up: CancellationToken::new(),
+            why: Mutex::default(),
             quarantine,
         }
     }
 
     pub(crate) fn is_ready(&self) -> bool {
+        !self.is_recovering() && self.is_ready_by_record()
+    }
+
+    pub(super) fn is_ready_by_record(&self) -> bool {
         self.record.read(|r| r.phase() == Phase::Ready)
+    }
+
+    pub(super) fn is_recovering(&self) -> bool {
+        self.recovering.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_recovering(&self, recovering: bool) {
+        self.recovering.store(recovering, Ordering::Release);
+    }
+
+    /// Ends a recovery that waits for the holder: the pod is to end.
+    pub(super) fn give_up(&self) {
+        self.gave_up.cancel();
+    }
+
+    pub(super) async fn given_up(&self) {
+        self.gave_up.cancelled().await;
+    }
+
+    /// Why the pod is not ready; empty if it is.
+    pub(crate) fn why(&self) -> String {
+        if let Some(why) = &self.quarantine {
+            return format!("quarantined: {why}");
+        }
+        self.why
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn say_why(&self, why: &str) {
+        let mut old = self.why.lock().unwrap_or_else(PoisonError::into_inner);
+        why.clone_into(&mut old);
+    }
+
+    pub(super) fn unavailable(&self) -> Error {
+        Error::Unavailable(format!("pod sandbox {}: {}", self.id, self.why()))
     }
 
     pub(super) fn is_down(&self) -> bool {
@@ -99,6 +150,13 @@ impl Pod {
         self.record.save(move |record| store.save_pod(record)).await
     }
 
+    /// For what must go on without: a full disk must not keep a pod from its end.
+    pub(super) async fn save_if_possible(&self, store: &StateStore) {
+        if let Err(error) = self.save(store).await {
+            tracing::error!(pod = %self.id, %error, "cannot record what became of the pod");
+        }
+    }
+
     pub(super) fn attach(&self, holder: HolderClient, netns: Option<OwnedFd>, init_pid: i32) {
         *self.live() = Live {
             holder: Some(holder),
@@ -121,6 +179,9 @@ impl Pod {
 
     pub(super) fn holder(&self) -> Result<HolderClient, Error> {
         self.try_holder().ok_or_else(|| {
+            if self.is_recovering() {
+                return self.unavailable();
+            }
             Error::FailedPrecondition(format!("pod sandbox {} is not running", self.id))
         })
     }

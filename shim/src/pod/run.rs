@@ -20,6 +20,7 @@ use super::ids::{new_id, now_ns, short};
 use super::pod::{self, Pod};
 use super::recorded::blocking;
 use super::runtime::Runtime;
+use super::sweep::CGROUP_NOTE;
 use crate::error::Error;
 use crate::holder::{self, Connected};
 use crate::host_files;
@@ -49,6 +50,7 @@ impl Runtime {
         let this = Arc::clone(self);
         let work = || async move {
             match this.index.pod_by_key(&pod::key(&request.config)) {
+                Some(pod) if pod.is_recovering() => Err(pod.unavailable()),
                 Some(pod) if pod.is_ready() => Ok(pod.id.clone()),
                 Some(pod) => Err(Error::AlreadyExists(format!(
                     "pod sandbox {} has this name, uid and attempt and is stopped: remove it first",
@@ -115,10 +117,9 @@ impl Runtime {
         if let Err(error) = self.take_down(pod).await {
             tracing::error!(pod = %pod.id, %error, "cannot undo a pod that failed to start");
             pod.set_phase(Phase::NotReady);
+            pod.say_why(&error.to_string());
             self.show_pod(pod);
-            if let Err(error) = pod.save(&self.parts.state).await {
-                tracing::error!(pod = %pod.id, %error, "cannot record it either");
-            }
+            pod.save_if_possible(&self.parts.state).await;
             return;
         }
         let (state, id) = (self.parts.state.clone(), pod.id.clone());
@@ -132,8 +133,13 @@ impl Runtime {
         pod: &Arc<Pod>,
     ) -> Result<tokio::sync::mpsc::UnboundedReceiver<holder::HolderEvent>, Error> {
         let dir = self.pod_run_dir(&pod.id);
-        let made = dir.clone();
-        blocking(move || make_dir(&made)).await?;
+        let (made, note) = (dir.clone(), pod.cgroup());
+        blocking(move || {
+            make_dir(&made)?;
+            let noted = made.join(CGROUP_NOTE);
+            std::fs::write(&noted, note).map_err(Error::io(format!("write {}", noted.display())))
+        })
+        .await?;
         step("the pod's run directory is made");
         let (pid, procs) = if pod.has_scope() {
             // A scope is made around a process.

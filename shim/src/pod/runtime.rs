@@ -6,7 +6,6 @@ use std::sync::Arc;
 use carpel_cgroup::{Hierarchies, Version};
 use carpel_images::engine::ImageEngine;
 use carpel_network::driver::NetworkDriver;
-use carpel_proto::state::pod_record::Phase;
 
 use super::container::Container;
 use super::feed::Feed;
@@ -151,7 +150,10 @@ impl Runtime {
                 "pod sandbox {id} is quarantined: {why}"
             )));
         }
-        if pod.record.read(|r| r.phase()) != Phase::Ready {
+        if pod.is_recovering() {
+            return Err(pod.unavailable());
+        }
+        if !pod.is_ready() {
             return Err(Error::FailedPrecondition(format!(
                 "pod sandbox {id} is not ready"
             )));

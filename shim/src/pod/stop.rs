@@ -13,7 +13,7 @@ use super::pod::Pod;
 use super::recorded::blocking;
 use super::runtime::Runtime;
 use crate::error::{Error, Failures};
-use crate::holder;
+use crate::holder::{self, HolderError};
 
 /// For work that runs in the pod to end before it is ended.
 const SETTLE: Duration = Duration::from_secs(60);
@@ -50,8 +50,12 @@ impl Runtime {
     }
 
     async fn stop_now(&self, pod: &Arc<Pod>) -> Result<(), Error> {
+        if pod.is_recovering() {
+            pod.give_up();
+        }
         if pod.stopped() {
-            pod.save(&self.parts.state).await?;
+            pod.say_why("the pod was stopped");
+            pod.save_if_possible(&self.parts.state).await;
         }
         let _alone = tokio::time::timeout(SETTLE, pod.busy.write())
             .await
@@ -115,7 +119,7 @@ impl Runtime {
         step("the pod's run directory is removed");
         pod.detach();
         if pod.record.read(|r| r.phase()) != Phase::Creating {
-            failures.note(pod.save(&self.parts.state).await);
+            pod.save_if_possible(&self.parts.state).await;
         }
         failures.into_result()?;
         pod.set_down();
@@ -147,7 +151,13 @@ impl Runtime {
                 Err(_) => return Ok(()),
             },
         };
-        client.shutdown().await.map_err(Error::from)
+        match client.shutdown().await {
+            Err(error @ HolderError::Deadline { .. }) => {
+                tracing::warn!(pod = %pod.id, %error, "the holder will be killed");
+                Ok(())
+            }
+            done => Ok(done?),
+        }
     }
 }
 

@@ -36,7 +36,7 @@ impl Pod {
         self.record.read(|r| PodView {
             id: self.id.clone(),
             config: Arc::clone(&self.config),
-            ready: r.phase() == Phase::Ready,
+            ready: r.phase() == Phase::Ready && !self.is_recovering(),
             created_at: r.created_at_ns,
             addresses: r.addresses.clone(),
             runtime_handler: r.runtime_handler.clone(),

@@ -63,13 +63,28 @@ impl StateStore {
     }
 
     /// The OCI configuration a container was created with, for exec and inspection.
-    pub(crate) fn save_spec(&self, pod: &str, container: &str, spec: &[u8]) -> Result<(), Error> {
-        write_file(&self.container_dir(pod, container), "spec.json", spec)
+    /// Gives its checksum, for the record.
+    pub(crate) fn save_spec(&self, pod: &str, container: &str, spec: &[u8]) -> Result<u32, Error> {
+        write_file(&self.container_dir(pod, container), "spec.json", spec)?;
+        Ok(crc32fast::hash(spec))
     }
 
-    pub(crate) fn load_spec(&self, pod: &str, container: &str) -> Result<Vec<u8>, Error> {
+    pub(crate) fn load_spec(
+        &self,
+        pod: &str,
+        container: &str,
+        crc32: Option<u32>,
+    ) -> Result<Vec<u8>, Error> {
         let path = self.container_dir(pod, container).join("spec.json");
-        fs::read(&path).map_err(Error::io(format!("read {}", path.display())))
+        let spec = fs::read(&path).map_err(Error::io(format!("read {}", path.display())))?;
+        // Records of earlier daemons have no checksum of it.
+        if crc32.is_some_and(|crc32| crc32 != crc32fast::hash(&spec)) {
+            return Err(Error::Internal(format!(
+                "{} fails its checksum",
+                path.display()
+            )));
+        }
+        Ok(spec)
     }
 
     pub(crate) fn remove_pod(&self, pod: &str) -> Result<(), Error> {
@@ -78,6 +93,16 @@ impl StateStore {
 
     pub(crate) fn remove_container(&self, pod: &str, container: &str) -> Result<(), Error> {
         remove_tree(&self.container_dir(pod, container))
+    }
+
+    /// Which of these pods have a directory, with the containers in it.
+    pub(crate) fn recorded(&self, pods: &[String]) -> Vec<(String, Vec<String>)> {
+        let with_containers = |pod: &String| {
+            let dir = self.pod_dir(pod);
+            let containers = names(&dir.join("containers")).unwrap_or_default();
+            dir.exists().then(|| (pod.clone(), containers))
+        };
+        pods.iter().filter_map(with_containers).collect()
     }
 
     pub(crate) fn load(&self) -> Result<Vec<Loaded>, Error> {
@@ -208,6 +233,40 @@ mod tests {
         assert_eq!(loaded[0].containers, vec![("c".to_owned(), Ok(container))]);
         store.remove_pod("p").unwrap();
         assert!(store.load().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_changed_specification_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = StateStore::open(dir.path()).unwrap();
+        let container = ContainerRecord {
+            id: "c".into(),
+            pod_id: "p".into(),
+            ..ContainerRecord::default()
+        };
+        store.save_container(&container).unwrap();
+        let crc32 = Some(store.save_spec("p", "c", b"{}").unwrap());
+        assert_eq!(store.load_spec("p", "c", crc32).unwrap(), b"{}");
+        let file = dir.path().join("pods/p/containers/c/spec.json");
+        std::fs::write(&file, b"[]").unwrap();
+        assert_eq!(store.load_spec("p", "c", None).unwrap(), b"[]");
+        let error = store.load_spec("p", "c", crc32).unwrap_err().to_string();
+        assert!(
+            error.contains("spec.json") && error.contains("checksum"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_is_recorded_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = StateStore::open(dir.path()).unwrap();
+        std::fs::create_dir_all(dir.path().join("pods/p/containers/c")).unwrap();
+        let asked = ["p".to_owned(), "q".to_owned()];
+        assert_eq!(
+            store.recorded(&asked),
+            [("p".to_owned(), vec!["c".to_owned()])]
+        );
     }
 
     #[test]

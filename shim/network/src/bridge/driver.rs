@@ -133,6 +133,10 @@ impl NetworkDriver for BridgeDriver {
         self.inner.status()
     }
 
+    fn knows(&self, pod_id: &str) -> bool {
+        lock(&self.inner.state).pod(pod_id).is_some()
+    }
+
     async fn gc(&self, live: &[String]) -> Result<(), Error> {
         let live = live.to_vec();
         self.blocking(move |inner| inner.gc(&live)).await
