@@ -169,6 +169,20 @@ impl Cri {
             .ok_or_else(|| Status::data_loss("a reply without status"))
     }
 
+    /// What the daemon tells of a pod beyond the CRI.
+    pub async fn pod_info(&self, id: &str) -> Result<serde_json::Value> {
+        let request = cri::PodSandboxStatusRequest {
+            pod_sandbox_id: id.to_owned(),
+            verbose: true,
+        };
+        let reply = self.runtime().pod_sandbox_status(request).await?;
+        let info = reply.into_inner().info;
+        let text = info
+            .get("info")
+            .ok_or_else(|| Status::data_loss("no info"))?;
+        serde_json::from_str(text).map_err(|error| Status::data_loss(error.to_string()))
+    }
+
     pub async fn pod_ip(&self, id: &str) -> Result<String> {
         Ok(self.pod(id).await?.network.unwrap_or_default().ip)
     }

@@ -84,7 +84,7 @@ impl Node {
             directory,
             environment: settings.environment.clone(),
         };
-        node.spawn(&daemon)?;
+        node.spawn(&daemon, &[])?;
         node.ready().await?;
         for image in &settings.images {
             node.cri
@@ -339,8 +339,31 @@ impl Node {
 
     /// Starts the daemon again after [`Node::kill`] or [`Node::stop`].
     pub async fn restart(&self) -> anyhow::Result<()> {
-        self.spawn(&paths::binary("carpeld")?)?;
+        self.launch(&[])?;
         self.ready().await
+    }
+
+    /// The same with these variables in its environment, and without waiting for it.
+    pub fn launch(&self, environment: &[(&str, &str)]) -> anyhow::Result<()> {
+        self.spawn(&paths::binary("carpeld")?, environment)
+    }
+
+    /// Whether the daemon has ended by itself.
+    pub fn has_died(&self) -> anyhow::Result<bool> {
+        match lock(&self.daemon).as_mut() {
+            Some(child) => Ok(child.try_wait()?.is_some()),
+            None => Ok(true),
+        }
+    }
+
+    /// What the daemon has logged so far, all its lives.
+    pub fn log(&self) -> anyhow::Result<String> {
+        std::fs::read_to_string(&self.places.log).context("read the daemon's log")
+    }
+
+    /// Run directory of the daemon.
+    pub fn run_root(&self) -> &Path {
+        &self.places.run
     }
 
     /// Asks the daemon to end, which it must do in time and with success.
@@ -403,7 +426,7 @@ impl Node {
         }
     }
 
-    fn spawn(&self, daemon: &Path) -> anyhow::Result<()> {
+    fn spawn(&self, daemon: &Path, environment: &[(&str, &str)]) -> anyhow::Result<()> {
         let log = File::options()
             .create(true)
             .append(true)
@@ -413,6 +436,7 @@ impl Node {
             .arg("--config")
             .arg(&self.places.config)
             .envs(self.environment.iter().cloned())
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
