@@ -50,13 +50,15 @@ impl Error {
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |error| match error.raw_os_error() {
-            Some(ENOSPC | EDQUOT) => Self::Exhausted(format!("{what}: {error}")),
+            Some(ENOSPC | EDQUOT | EMFILE | ENFILE) => Self::Exhausted(format!("{what}: {error}")),
             _ => Self::Internal(format!("{what}: {error}")),
         }
     }
 }
 
 const ENOSPC: i32 = rustix::io::Errno::NOSPC.raw_os_error();
+const EMFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
+const ENFILE: i32 = rustix::io::Errno::NFILE.raw_os_error();
 const EDQUOT: i32 = rustix::io::Errno::DQUOT.raw_os_error();
 
 impl From<HolderError> for Error {

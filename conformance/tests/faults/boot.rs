@@ -107,8 +107,8 @@ async fn after_a_reboot(wipe_run: bool) -> Outcome {
     node.cri().remove_pod(&pod.id).await?;
     ensure!(node.cri().list_pods(None).await?.len() == 1);
     node.cri().remove_pod(&again.id).await?;
-    node.assert_clean().await?;
     unmount(&node, BOOT_ID.as_ref())?;
+    node.assert_clean().await?;
     node.finish().await
 }
 

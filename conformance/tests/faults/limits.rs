@@ -10,7 +10,7 @@ use k8s_cri::v1 as cri;
 use tokio::task::JoinSet;
 
 use crate::checks::{Outcome, Pod, node, until};
-use crate::support::{state, timed};
+use crate::support::{settled_pod, state, timed};
 
 fn limit_descriptors(node: &Node, limit: u32) -> Outcome {
     let pid = node.daemon_pid().context("the daemon runs")?;
@@ -133,8 +133,7 @@ async fn a_container_without_room_for_a_process_can_be_stopped() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_multiplies_when_told_to_end_is_ended() -> Outcome {
     let node = node().await?;
-    let pod = Pod::run(&node, spec::pod("bomb")).await?;
-    node.rebase()?;
+    let pod = settled_pod(&node, spec::pod("bomb")).await?;
     // Bounded, and faster than one signal a process.
     let script = "bomb() { i=0; while [ $i -lt 200 ]; do (setsid sleep 7654 &) ; i=$((i+1)); done; }; \
                   trap 'bomb & bomb & bomb' TERM; echo ready; while :; do sleep 0.1; done";

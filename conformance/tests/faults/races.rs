@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use crate::checks::{Outcome, Pod, node};
-use crate::support::{state, timed};
+use crate::support::{settled_pod, state, timed};
 
 const MANY: usize = 50;
 
@@ -137,8 +137,7 @@ async fn removing_a_pod_while_a_container_is_created_leaves_neither() -> Outcome
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_and_removing_a_container_while_it_starts_ends_it() -> Outcome {
     let node = node().await?;
-    let pod = Pod::run(&node, spec::pod("starting")).await?;
-    node.rebase()?;
+    let pod = settled_pod(&node, spec::pod("starting")).await?;
     for delay in [0, 1, 2, 4, 8, 16] {
         for remove in [false, true] {
             let config = spec::sleeper("c");

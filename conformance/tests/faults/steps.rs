@@ -9,7 +9,7 @@ use k8s_cri::v1 as cri;
 use tonic::Status;
 
 use crate::checks::{Outcome, Pod, node};
-use crate::support::{is_away, state};
+use crate::support::{is_away, settled_pod, state};
 
 /// More than any operation has.
 const MOST: u64 = 80;
@@ -121,7 +121,7 @@ async fn a_pod_is_run_or_not_whenever_the_daemon_ends() -> Outcome {
 async fn a_container_is_created_or_not_whenever_the_daemon_ends() -> Outcome {
     let node = node().await?;
     let logs = node.folder("logs")?;
-    let pod = Pod::run(&node, spec::logging_pod("create", &logs)).await?;
+    let pod = settled_pod(&node, spec::logging_pod("create", &logs)).await?;
     std::fs::write(logs.join("c.log"), "")?;
     node.rebase()?;
     at_every_step(
@@ -161,8 +161,7 @@ async fn a_container_is_created_or_not_whenever_the_daemon_ends() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_is_started_or_not_whenever_the_daemon_ends() -> Outcome {
     let node = node().await?;
-    let pod = Pod::run(&node, spec::pod("start")).await?;
-    node.rebase()?;
+    let pod = settled_pod(&node, spec::pod("start")).await?;
     at_every_step(
         &node,
         3,
@@ -194,8 +193,7 @@ async fn a_container_is_started_or_not_whenever_the_daemon_ends() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_stops_with_its_own_code_whenever_the_daemon_ends() -> Outcome {
     let node = node().await?;
-    let pod = Pod::run(&node, spec::pod("stop")).await?;
-    node.rebase()?;
+    let pod = settled_pod(&node, spec::pod("stop")).await?;
     for grace in [10, 0] {
         at_every_step(
             &node,
@@ -223,8 +221,7 @@ async fn a_container_stops_with_its_own_code_whenever_the_daemon_ends() -> Outco
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_is_removed_or_not_whenever_the_daemon_ends() -> Outcome {
     let node = node().await?;
-    let pod = Pod::run(&node, spec::pod("remove")).await?;
-    node.rebase()?;
+    let pod = settled_pod(&node, spec::pod("remove")).await?;
     at_every_step(
         &node,
         6,
@@ -300,8 +297,7 @@ async fn a_pod_is_removed_whenever_the_daemon_ends() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_pulled_or_not_whenever_the_daemon_ends() -> Outcome {
     let node = node().await?;
-    let pod = Pod::run(&node, spec::pod("pull")).await?;
-    node.rebase()?;
+    let pod = settled_pod(&node, spec::pod("pull")).await?;
     at_every_step(
         &node,
         8,
@@ -416,8 +412,7 @@ async fn a_recovery_that_is_cut_short_is_done_by_the_next() -> Outcome {
         async |pod| remove_pod(&node, &pod.id).await,
     )
     .await?;
-    let pod = Pod::run(&node, spec::pod("container")).await?;
-    node.rebase()?;
+    let pod = settled_pod(&node, spec::pod("container")).await?;
     recover_at_every_step(
         &node,
         (9, 3),

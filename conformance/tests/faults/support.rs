@@ -4,14 +4,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use carpel_conformance::Node;
+use carpel_conformance::{Node, spec};
 use k8s_cri::v1 as cri;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::{Code, Status};
 
-use crate::checks::Outcome;
+use crate::checks::{Outcome, Pod};
 
 /// The connection was lost or could not be made.
 pub(crate) fn is_away(status: &Status) -> bool {
@@ -122,6 +122,15 @@ pub(crate) async fn peak_kib<T>(
             }
         }
     }
+}
+
+/// A pod that has had a container: what that brings to stay is there.
+pub(crate) async fn settled_pod(node: &Node, config: cri::PodSandboxConfig) -> anyhow::Result<Pod> {
+    let pod = Pod::run(node, config).await?;
+    let id = pod.start(node, &spec::sleeper("first")).await?;
+    node.cri().remove(&id).await?;
+    node.rebase()?;
+    Ok(pod)
 }
 
 /// The call, and how long it took.

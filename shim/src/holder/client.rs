@@ -1,6 +1,7 @@
 //! One connection to one holder: calls with replies, and events.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ pub(crate) struct Connected {
 /// Connects to the holder of the pod whose run directory is `dir`.
 pub(crate) async fn connect(dir: &Path, limit: Duration) -> Result<Connected, HolderError> {
     let greeting = async {
-        let socket = Socket::connect(dir, SOCKET).map_err(|_| HolderError::Gone)?;
+        let socket = Socket::connect(dir, SOCKET).map_err(lost)?;
         let (packet, fds) = receive(&socket).await?;
         let Some(Kind::Hello(hello)) = packet.kind else {
             return Err(HolderError::Internal(
@@ -414,7 +415,7 @@ impl Connection {
 }
 
 async fn receive(socket: &Socket) -> Result<(Packet, Vec<OwnedFd>), HolderError> {
-    let (bytes, fds) = socket.receive().await.map_err(|_| HolderError::Gone)?;
+    let (bytes, fds) = socket.receive().await.map_err(lost)?;
     if bytes.is_empty() {
         return Err(HolderError::Gone);
     }
@@ -422,4 +423,38 @@ async fn receive(socket: &Socket) -> Result<(Packet, Vec<OwnedFd>), HolderError>
         HolderError::Internal(format!("the holder's packet is garbage: {error}"))
     })?;
     Ok((packet, fds))
+}
+
+/// Nobody is there, or we cannot tell: only the first says that the pod is over.
+fn lost(error: io::Error) -> HolderError {
+    match error.kind() {
+        io::ErrorKind::NotFound
+        | io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => HolderError::Gone,
+        _ if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
+            HolderError::Exhausted(format!("connect to the pod's holder: {error}"))
+        }
+        _ => HolderError::Internal(format!("the connection to the pod's holder: {error}")),
+    }
+}
+
+const EMFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
+const ENFILE: i32 = rustix::io::Errno::NFILE.raw_os_error();
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::{EMFILE, HolderError, lost};
+
+    #[test]
+    fn our_own_want_of_descriptors_is_not_the_end_of_a_holder() {
+        let gone = lost(io::ErrorKind::ConnectionRefused.into());
+        assert!(matches!(gone, HolderError::Gone), "{gone}");
+        let full = lost(io::Error::from_raw_os_error(EMFILE));
+        assert!(matches!(full, HolderError::Exhausted(_)), "{full}");
+        let spoilt = lost(io::ErrorKind::InvalidData.into());
+        assert!(matches!(spoilt, HolderError::Internal(_)), "{spoilt}");
+    }
 }

@@ -51,6 +51,10 @@ impl Follower {
         let oom = oom_killed(&self.cgroups, &container).await;
         pod.container_ended(&container, exit, oom);
         tracing::info!(container = %container.id, code = exit.exit_code, oom, "container ended");
+        let lost = exit.log.as_ref().map_or(0, |log| log.dropped_bytes);
+        if lost > 0 {
+            tracing::warn!(container = %container.id, lost, "bytes of its log are lost");
+        }
         self.save(&container).await;
     }
 

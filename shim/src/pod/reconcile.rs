@@ -20,6 +20,13 @@ use crate::holder::{self, Connected, HolderError};
 /// A holder that does not greet for so long is given up.
 const GREETING: Duration = Duration::from_secs(20);
 
+/// Why a pod goes without its holder.
+enum NoHolder {
+    Over(&'static str),
+    /// It may well be there.
+    Failed(Error),
+}
+
 impl Runtime {
     pub(super) async fn recover_pod(
         &self,
@@ -60,7 +67,8 @@ impl Runtime {
             events,
         } = match self.meet_holder(pod).await {
             Ok(connected) => connected,
-            Err(why) => {
+            Err(NoHolder::Failed(error)) => return Err(error),
+            Err(NoHolder::Over(why)) => {
                 tracing::warn!(pod = %pod.id, why, "the pod is over");
                 pod.stopped();
                 pod.say_why(why);
@@ -98,22 +106,24 @@ impl Runtime {
         Ok(())
     }
 
-    /// Or why the pod is over.
-    async fn meet_holder(&self, pod: &Pod) -> Result<Connected, &'static str> {
+    async fn meet_holder(&self, pod: &Pod) -> Result<Connected, NoHolder> {
+        let over = |why| Err(NoHolder::Over(why));
         if pod.record.read(|r| r.boot_id != self.parts.boot_id) {
-            return Err("the node was restarted");
+            return over("the node was restarted");
         }
         let attached = pod.record.read(|r| r.network_attached);
         if attached && !self.parts.network.knows(&pod.id) {
-            return Err("the record of the pod's network is lost");
+            return over("the record of the pod's network is lost");
         }
         let dir = self.pod_run_dir(&pod.id);
         tokio::select! {
-            connected = holder::connect(&dir, GREETING) => connected.map_err(|error| match error {
-                HolderError::Deadline { .. } => "the pod's holder does not answer",
-                _ => "the pod's holder is gone",
-            }),
-            () = pod.given_up() => Err("the pod was stopped while its holder did not answer"),
+            connected = holder::connect(&dir, GREETING) => match connected {
+                Ok(connected) => Ok(connected),
+                Err(HolderError::Gone) => over("the pod's holder is gone"),
+                Err(HolderError::Deadline { .. }) => over("the pod's holder does not answer"),
+                Err(error) => Err(NoHolder::Failed(error.into())),
+            },
+            () = pod.given_up() => over("the pod was stopped while its holder did not answer"),
         }
     }
 

@@ -109,13 +109,17 @@ impl StateStore {
         let mut all = Vec::new();
         for id in names(&self.pods)? {
             let dir = self.pod_dir(&id);
-            if is_leftover(&dir)? {
+            if is_leftover(&dir) {
                 continue;
             }
             let mut containers = Vec::new();
-            for container in names(&dir.join("containers"))? {
+            let inside = names(&dir.join("containers")).unwrap_or_else(|error| {
+                tracing::error!(pod = %id, %error, "cannot tell which containers it has");
+                Vec::new()
+            });
+            for container in inside {
                 let dir = self.container_dir(&id, &container);
-                if !is_leftover(&dir)? {
+                if !is_leftover(&dir) {
                     containers.push((container, read_record(&dir)));
                 }
             }
@@ -172,15 +176,17 @@ fn remove_tree(path: &Path) -> Result<(), Error> {
 
 /// Whether a directory has no record, and then removes it: its record is the first
 /// thing that is made and, should a removal break off, may be the first that goes.
-fn is_leftover(dir: &Path) -> Result<bool, Error> {
+fn is_leftover(dir: &Path) -> bool {
     let record = dir.join("record");
     match fs::symlink_metadata(&record) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             tracing::info!(dir = %dir.display(), "removing a directory without a record");
-            remove_tree(dir)?;
-            Ok(true)
+            if let Err(error) = remove_tree(dir) {
+                tracing::error!(%error, "it stays");
+            }
+            true
         }
-        _ => Ok(false),
+        _ => false,
     }
 }
 
@@ -192,6 +198,7 @@ fn names(dir: &Path) -> Result<Vec<String>, Error> {
     };
     Ok(entries
         .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect())
 }
