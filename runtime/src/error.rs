@@ -4,6 +4,7 @@ use std::io;
 
 use carpel_proto::holder as wire;
 use carpel_proto::holder::error::Code;
+use rustix::io::Errno;
 
 /// Longest text of an error: it must fit, with all else, into one pipe message.
 const TEXT: usize = 2048;
@@ -49,7 +50,9 @@ impl Error {
             }
             Self::Native(carpel_native::Error::CannotExecute(_)) => Code::CannotExecute,
             Self::Exhausted(_) => Code::ResourceExhausted,
-            Self::Os { .. } | Self::Native(carpel_native::Error::Os { .. }) => Code::Internal,
+            Self::Os { source, .. } | Self::Native(carpel_native::Error::Os { source, .. }) => {
+                code_of(source)
+            }
             Self::Told(error) => error.code(),
         }
     }
@@ -71,6 +74,17 @@ fn of_runtime(error: &carpel_oci_cli::Error) -> Code {
         E::CannotExecute(_) => Code::CannotExecute,
         E::NoRuntime { .. } => Code::FailedPrecondition,
         E::Refused(_) | E::Os { .. } => Code::Internal,
+    }
+}
+
+fn code_of(error: &io::Error) -> Code {
+    match Errno::from_io_error(error) {
+        // The container, whose namespaces were to be joined, has ended.
+        Some(Errno::SRCH) => Code::FailedPrecondition,
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::MFILE | Errno::NFILE | Errno::AGAIN) => {
+            Code::ResourceExhausted
+        }
+        _ => Code::Internal,
     }
 }
 
@@ -105,5 +119,13 @@ mod tests {
         let wire = refused.during("open x").unwrap_err().to_wire();
         assert!(wire.message.starts_with("open x: Permission denied"));
         assert_eq!(wire.code(), Code::Internal);
+        for (errno, code) in [
+            (Errno::SRCH, Code::FailedPrecondition),
+            (Errno::AGAIN, Code::ResourceExhausted),
+            (Errno::NOSPC, Code::ResourceExhausted),
+        ] {
+            let refused: io::Result<()> = Err(errno.into());
+            assert_eq!(refused.during("x").unwrap_err().to_wire().code(), code);
+        }
     }
 }

@@ -38,6 +38,8 @@ fn reboot(node: &Node, wipe_run: bool) -> Outcome {
         // The other end of one that has gone already.
         node.run("ip", &["link", "delete", name]).ok();
     }
+    node.run("ip", &["link", "delete", "ctbridge0"])?;
+    node.run("nft", &["flush", "ruleset"])?;
     if wipe_run {
         std::fs::remove_dir_all(node.run_root())?;
     }

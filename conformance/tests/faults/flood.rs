@@ -10,7 +10,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use tonic::Code;
 
 use crate::checks::{Outcome, Pod, assert_refused, node};
-use crate::support::{holder_pid, memory_kib, mount_tmpfs, peak_kib, timed, unmount};
+use crate::support::{holder_pid, memory_kib, mount_tmpfs, peak_kib, settled_pod, timed, unmount};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_without_a_newline_costs_the_holder_no_memory() -> Outcome {
@@ -82,9 +82,8 @@ async fn a_child_in_the_background_does_not_hold_a_command_open() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_hundred_commands_at_once_each_get_their_own_output() -> Outcome {
     let node = node().await?;
-    let pod = Pod::run(&node, spec::pod("many")).await?;
+    let pod = settled_pod(&node, spec::pod("many")).await?;
     let id = pod.start(&node, &spec::sleeper("c")).await?;
-    node.rebase()?;
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..300 {
         let (cri, id) = (node.cri().clone(), id.clone());
@@ -102,6 +101,7 @@ async fn three_hundred_commands_at_once_each_get_their_own_output() -> Outcome {
         );
         ensure!(reply.exit_code == number % 7, "{reply:?}");
     }
+    node.cri().remove(&id).await?;
     node.assert_clean().await?;
     node.finish().await
 }

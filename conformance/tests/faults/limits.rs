@@ -22,8 +22,9 @@ fn limit_descriptors(node: &Node, limit: u32) -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_too_few_descriptors_the_daemon_says_so_and_recovers() -> Outcome {
     let node = node().await?;
-    let pod = Pod::run(&node, spec::pod("few")).await?;
+    let pod = settled_pod(&node, spec::pod("few")).await?;
     let id = pod.start(&node, &spec::sleeper("c")).await?;
+    ensure!(node.cri().output(&id, &["sleep", "0.2"]).await?.is_empty());
     node.rebase()?;
     limit_descriptors(&node, 256)?;
     let mut tasks = JoinSet::new();

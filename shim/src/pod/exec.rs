@@ -26,6 +26,9 @@ const MOST_OUTPUT: usize = 16 << 20;
 /// For output that is on its way when the command has ended.
 const DRAIN: Duration = Duration::from_secs(2);
 const SIGKILL: i32 = 9;
+/// For a cgroup that cannot be removed at once.
+const CLEANING_TRIES: u32 = 20;
+const CLEANING_PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(crate) struct ExecOutput {
@@ -241,18 +244,34 @@ impl Drop for Running {
     }
 }
 
-/// The whole tree is gone when this returns.
+/// The whole tree is gone when this returns; what cannot be removed now, as for want
+/// of descriptors, is later.
 async fn clean(cgroups: Arc<carpel_cgroup::Hierarchies>, path: String) {
-    let name = path.clone();
-    let cleaned = blocking(move || {
-        let cgroup = cgroups.open(&path)?;
+    if remove(&cgroups, &path).await.is_ok() {
+        return;
+    }
+    tokio::spawn(async move {
+        for _ in 0..CLEANING_TRIES {
+            tokio::time::sleep(CLEANING_PAUSE).await;
+            if remove(&cgroups, &path).await.is_ok() {
+                return;
+            }
+        }
+        tracing::warn!(cgroup = %path, "the cgroup of a command stays until its container goes");
+    });
+}
+
+async fn remove(cgroups: &Arc<carpel_cgroup::Hierarchies>, path: &str) -> Result<(), Error> {
+    let (cgroups, name) = (Arc::clone(cgroups), path.to_owned());
+    let removed = blocking(move || {
+        let cgroup = cgroups.open(&name)?;
         cgroup.kill()?;
         Ok(cgroup.remove()?)
     })
     .await;
-    if let Err(error) = cleaned {
-        tracing::warn!(cgroup = %name, %error, "cannot remove the cgroup of a command");
-    }
+    removed.inspect_err(|error| {
+        tracing::warn!(cgroup = %path, %error, "cannot remove the cgroup of a command");
+    })
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
