@@ -108,11 +108,11 @@ async fn three_hundred_commands_at_once_each_get_their_own_output() -> Outcome {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotation_without_a_pause_neither_loses_nor_joins_a_line() -> Outcome {
-    const LINES: usize = 60_000;
+    const LINES: usize = 20_000;
     let node = Node::with(&[spec::TOOLS]).await?;
     let logs = node.folder("logs")?;
     let pod = Pod::run(&node, spec::logging_pod("rotation", &logs)).await?;
-    let command = ["/count", "1", &LINES.to_string(), "0"];
+    let command = ["/count", "1", &LINES.to_string(), "20"];
     let id = pod
         .start(&node, &spec::container("c", spec::TOOLS, &command))
         .await?;
@@ -170,8 +170,7 @@ async fn a_hundred_thousand_nested_directories_go_with_their_container() -> Outc
     mount_tmpfs(&node, &store, "size=400m,mode=711")?;
     node.restart().await?;
     node.cri().pull(spec::BUSYBOX).await?;
-    let pod = Pod::run(&node, spec::pod("deep")).await?;
-    node.rebase()?;
+    let pod = settled_pod(&node, spec::pod("deep")).await?;
     let id = pod.start(&node, &spec::sleeper("c")).await?;
     let processes = node.snapshot()?.processes;
     let sleeper = processes
