@@ -43,7 +43,8 @@ mod tests {
     use super::*;
 
     const SPEC: &str = r#"{"ociVersion": "1.2.0", "root": {"path": "rootfs"},
-        "process": {"cwd": "/", "args": ["a"], "oomScoreAdj": -5},
+        "process": {"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["a"],
+            "oomScoreAdj": -5},
         "linux": {"resources": {"memory": {"limit": 5}, "unified": {"memory.high": "3"},
             "devices": [{"allow": false, "access": "rwm"}]}},
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"},
