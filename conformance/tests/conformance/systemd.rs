@@ -52,7 +52,8 @@ impl Manager {
         let table = fs::read_to_string("/proc/self/mountinfo")?;
         let roots = table.lines().filter_map(|line| {
             let (mount, filesystem) = line.split_once(" - ")?;
-            let ours = filesystem.starts_with("cgroup");
+            // systemd does without v1's cpuset, whose new groups take no process.
+            let ours = filesystem.starts_with("cgroup") && !filesystem.contains("cpuset");
             mount.split(' ').nth(4).filter(|_| ours).map(PathBuf::from)
         });
         Ok(Self {
