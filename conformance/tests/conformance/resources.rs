@@ -463,6 +463,12 @@ async fn a_pods_own_cgroup_is_limited_and_the_kubelets_is_left_alone() -> Outcom
         theirs.cpu()?,
     );
     assert_eq!(before, after);
+    // Nor is it swept away, though it is in the daemon's root and no pod's.
+    let id = kubelets.start(&node, &spec::sleeper("c")).await?;
+    node.kill()?;
+    node.restart().await?;
+    let status = node.cri().container(&id).await?;
+    assert_eq!(status.state(), cri::ContainerState::ContainerRunning);
     node.cri().stop_pod(&kubelets.id).await?;
     node.cri().remove_pod(&kubelets.id).await?;
     node.cgroup_remove(&dirs)?;

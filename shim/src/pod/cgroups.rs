@@ -92,9 +92,9 @@ impl Runtime {
         let (cgroups, place) = (Arc::clone(&self.parts.cgroups), root.clone());
         let found = blocking(move || Ok(cgroups.children(&place)?)).await;
         for name in failures.note(found).unwrap_or_default() {
-            let id = self.parts.places.pod_of_child(&name);
-            if pods.iter().any(|pod| pod == id) {
-                continue;
+            match self.parts.places.pod_of_child(&name) {
+                Some(id) if !pods.iter().any(|pod| pod == id) => {}
+                _ => continue,
             }
             let path = format!("{root}/{name}");
             let (cgroups, group) = (Arc::clone(&self.parts.cgroups), path.clone());

@@ -16,6 +16,13 @@ pub(super) fn new_id() -> Result<String, Error> {
         }))
 }
 
+pub(super) fn is_id(text: &str) -> bool {
+    text.len() == 64
+        && text
+            .bytes()
+            .all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
+}
+
 /// As much of an id as a person reads.
 pub(super) fn short(id: &str) -> &str {
     id.get(..13).unwrap_or(id)
@@ -37,5 +44,8 @@ mod tests {
                 .all(|c| c.is_ascii_hexdigit() && !c.is_ascii_uppercase())
         );
         assert_ne!(a, b);
+        assert!(
+            super::is_id(&a) && !super::is_id(&a[1..]) && !super::is_id(&a.replace(&a[..1], "A"))
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ids::is_id;
 use crate::error::Error;
 use crate::systemd::{BELOW_SCOPE, Scope, Units, expand, of_path};
 
@@ -82,9 +83,15 @@ impl Places {
         }
     }
 
-    /// The pod that a group in the root belongs to.
-    pub(super) fn pod_of_child<'a>(&self, name: &'a str) -> &'a str {
-        Scope::pod_of(name).unwrap_or(name)
+    /// The pod that a group in the root is of. None: it is not ours, be it that the
+    /// kubelet's parent of pods is in our root.
+    pub(super) fn pod_of_child<'a>(&self, name: &'a str) -> Option<&'a str> {
+        let id = if self.is_systemd() {
+            Scope::pod_of(name)?
+        } else {
+            name
+        };
+        is_id(id).then_some(id)
     }
 }
 
@@ -124,7 +131,11 @@ mod tests {
             places.pod("/kubepods/pod1/", "17").unwrap(),
             "/kubepods/pod1"
         );
-        assert_eq!(places.pod_of_child("17"), "17");
+        let id = "0f".repeat(32);
+        assert_eq!(places.pod_of_child(&id), Some(&*id));
+        for other in ["17", "kubepods", &format!("{}/", &id[1..])] {
+            assert_eq!(places.pod_of_child(other), None, "{other}");
+        }
     }
 
     #[test]
@@ -147,7 +158,17 @@ mod tests {
             ("carpel-17.scope", "kube-pod1.slice")
         );
         assert_eq!(scope_of("/carpel/17", "17", 5), None);
-        assert_eq!(places.pod_of_child("carpel-17.scope"), "17");
+        let id = "0f".repeat(32);
+        let unit = format!("carpel-{id}.scope");
+        assert_eq!(places.pod_of_child(&unit), Some(&*id));
+        for other in [
+            "carpel-kubepods.slice",
+            "carpel-17.scope",
+            "session-1.scope",
+            &id,
+        ] {
+            assert_eq!(places.pod_of_child(other), None, "{other}");
+        }
     }
 
     #[test]
