@@ -55,6 +55,8 @@ clean: ## Remove everything that was built, the cache too
 test: setup build ## Run all tests: units, then the built binaries with crictl and critest
 	cargo test --workspace --exclude carpel-conformance
 	CARPEL_BIN_DIR=$(BIN) cargo test -p carpel-conformance
+	CARPEL_BIN_DIR=$(BIN) CARPEL_TEST_HANDLER=runc \
+	  cargo test -p carpel-conformance --test conformance
 
 .PHONY: critest
 critest: setup build ## Run critest alone and print every spec's outcome

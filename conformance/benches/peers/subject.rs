@@ -33,6 +33,7 @@ pub(crate) async fn all() -> anyhow::Result<Vec<Subject>> {
     };
     Ok(vec![
         subject(BASE, "", Daemon::Containerd(Arc::new(containerd))),
+        subject("carpel + runc", "runc", Daemon::Carpel(Arc::clone(&carpel))),
         subject("carpel native", "", Daemon::Carpel(carpel)),
     ])
 }
