@@ -144,7 +144,7 @@ async fn the_runtime_tells_of_itself_and_takes_its_range() -> Outcome {
     assert!(address.starts_with("10.78."), "{status}");
     let info = json(&node, &["info"])?;
     assert!(
-        info["features"]["supplementalGroupsPolicy"] == json!(true),
+        info["features"]["supplemental_groups_policy"] == json!(true),
         "{info}"
     );
     assert!(

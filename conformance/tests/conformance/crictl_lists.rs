@@ -225,7 +225,11 @@ async fn commands_run_in_one_container_and_in_many() -> Outcome {
         "cat",
         "/proc/sys/kernel/hostname",
     ])?;
-    assert_eq!(text(&labelled).lines().count(), 1, "{labelled:?}");
+    assert_eq!(
+        text(&labelled).matches("carpel-node").count(),
+        1,
+        "{labelled:?}"
+    );
     crictl(&node, &["stop", &db])?;
     assert!(!exec(&[&db, "true"])?.status.success());
     node.finish().await
