@@ -356,16 +356,6 @@ impl Node {
         }
     }
 
-    /// What the daemon has logged so far, all its lives.
-    pub fn log(&self) -> anyhow::Result<String> {
-        std::fs::read_to_string(&self.places.log).context("read the daemon's log")
-    }
-
-    /// Run directory of the daemon.
-    pub fn run_root(&self) -> &Path {
-        &self.places.run
-    }
-
     /// Asks the daemon to end, which it must do in time and with success.
     pub fn stop(&self) -> anyhow::Result<()> {
         let mut child = lock(&self.daemon)
