@@ -22,10 +22,7 @@ pub enum Error {
     #[error("memory.max: {limit} is less than the {usage} bytes in use")]
     InUse { limit: i64, usage: u64 },
     #[error("{cause}; and these could not be set back: {}", left.join(", "))]
-    HalfDone {
-        cause: Box<Error>,
-        left: Vec<String>,
-    },
+    HalfDone { cause: Box<Self>, left: Vec<String> },
     /// Processes that do not die or do not leave.
     #[error("cgroup {path} still has processes after {tries} tries to kill them")]
     Busy { path: PathBuf, tries: u32 },

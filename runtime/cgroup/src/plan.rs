@@ -17,6 +17,10 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers pass numbers and temporaries"
+    )]
     fn new(file: impl Into<String>, value: impl ToString) -> Self {
         let file = file.into();
         Self {
