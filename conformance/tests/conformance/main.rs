@@ -45,4 +45,5 @@ mod stats;
 mod streams;
 mod systemd;
 mod volumes;
+mod watching;
 mod whole;

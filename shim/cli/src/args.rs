@@ -329,7 +329,7 @@ pub(crate) struct Events {
     #[arg(short, long, value_name = "NAME")]
     pub(crate) container: Option<String>,
     /// Only of this kind; may be given more than once
-    #[arg(short, long = "type", value_name = "KIND")]
+    #[arg(short = 't', long = "type", value_name = "KIND")]
     pub(crate) kinds: Vec<EventKind>,
     /// End after so many events
     #[arg(long, value_name = "NUMBER")]

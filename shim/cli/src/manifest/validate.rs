@@ -402,13 +402,18 @@ mod tests {
 
     #[test]
     fn texts_made_to_hurt_are_refused() {
-        assert!(!mistakes(&"[".repeat(100_000)).is_empty());
-        assert!(!mistakes(&"- ".repeat(100_000)).is_empty());
-        let mut bomb = String::from("a0: &a0 [x, x]\n");
-        for level in 1..40 {
-            let before = level - 1;
-            bomb += &format!("a{level}: &a{level} [*a{before}, *a{before}]\n");
-        }
-        assert!(!mistakes(&bomb).is_empty());
+        // The program's own stack; a test's is a quarter of it.
+        let thread = std::thread::Builder::new().stack_size(8 << 20);
+        let refused = thread.spawn(|| {
+            assert!(!mistakes(&"[".repeat(100_000)).is_empty());
+            assert!(!mistakes(&"- ".repeat(100_000)).is_empty());
+            let mut bomb = String::from("a0: &a0 [x, x]\n");
+            for level in 1..40 {
+                let before = level - 1;
+                bomb += &format!("a{level}: &a{level} [*a{before}, *a{before}]\n");
+            }
+            assert!(!mistakes(&bomb).is_empty());
+        });
+        refused.unwrap().join().unwrap();
     }
 }
