@@ -1,5 +1,5 @@
-//! Forgets tracked IPv6 flows one by one. The kernel's own filter takes IPv6
-//! addresses the wrong way round: it would spare these flows and delete all others.
+//! Forgets tracked IPv6 flows one by one: asked to delete by address, as it does
+//! for IPv4, the kernel (seen on 6.18) left these flows standing.
 
 use std::io;
 use std::net::Ipv6Addr;
