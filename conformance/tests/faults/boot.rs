@@ -29,6 +29,15 @@ fn reboot(node: &Node, wipe_run: bool) -> Outcome {
         )
         .context("put another boot id in place")
     })??;
+    forget_network(node)?;
+    if wipe_run {
+        std::fs::remove_dir_all(node.run_root())?;
+    }
+    Ok(())
+}
+
+/// Devices and rules do not outlive the machine.
+fn forget_network(node: &Node) -> Outcome {
     for link in node
         .run("ip", &["-o", "link", "show", "type", "veth"])?
         .lines()
@@ -40,9 +49,6 @@ fn reboot(node: &Node, wipe_run: bool) -> Outcome {
     }
     node.run("ip", &["link", "delete", "ctbridge0"])?;
     node.run("nft", &["flush", "ruleset"])?;
-    if wipe_run {
-        std::fs::remove_dir_all(node.run_root())?;
-    }
     Ok(())
 }
 
@@ -109,7 +115,11 @@ async fn after_a_reboot(wipe_run: bool) -> Outcome {
     node.cri().remove_pod(&pod.id).await?;
     ensure!(node.cri().list_pods(None).await?.len() == 1);
     node.cri().remove_pod(&again.id).await?;
+    // Back to the boot of the machine, with what that loses.
+    node.stop()?;
+    forget_network(&node)?;
     unmount(&node, BOOT_ID.as_ref())?;
+    node.restart().await?;
     node.assert_clean().await?;
     node.finish().await
 }

@@ -203,5 +203,11 @@ async fn a_hundred_thousand_nested_directories_go_with_their_container() -> Outc
         "the daemon grew from {before} to {peak} KiB"
     );
     node.assert_clean().await?;
+    node.cri().remove_pod(&pod.id).await?;
+    node.cri().remove_image(spec::BUSYBOX).await?;
+    node.stop()?;
+    unmount(&node, &store)?;
+    node.restart().await?;
+    node.rebase()?;
     node.finish().await
 }
