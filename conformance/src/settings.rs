@@ -47,6 +47,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    #[must_use]
+    pub fn log_level(mut self, level: &str) -> Self {
+        level.clone_into(&mut self.log_level);
+        self
+    }
+
     /// Images to pull before the test begins.
     #[must_use]
     pub fn images(mut self, images: &[&str]) -> Self {

@@ -14,7 +14,7 @@ const GROUP: &str = "root:x:0:\nwww-data:x:33:\nnogroup:x:65534:\n";
 
 pub(super) fn build() -> anyhow::Result<Content> {
     let mut content = Content::default();
-    let base = busybox()?.finish();
+    let base = full_layer()?;
     let busybox = || ImageBuilder::new().tar(base.clone(), super::Compression::Gzip);
 
     busybox().push(
@@ -31,6 +31,11 @@ pub(super) fn build() -> anyhow::Result<Content> {
     pulled(&mut content, &busybox);
     tools(&mut content, &busybox)?;
     Ok(content)
+}
+
+/// The layer that all images of the catalogue but `pause` begin with.
+pub fn full_layer() -> anyhow::Result<Vec<u8>> {
+    Ok(busybox()?.finish())
 }
 
 /// Busybox alone with its libraries, as `/bin/busybox`, `/bin/sh` and a few more.

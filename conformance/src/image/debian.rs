@@ -67,7 +67,7 @@ pub(super) fn helper_sources() -> PathBuf {
 }
 
 /// One of our helpers, as a static program.
-pub(super) fn helper(name: &str) -> anyhow::Result<Vec<u8>> {
+pub fn helper(name: &str) -> anyhow::Result<Vec<u8>> {
     let directory = tempfile::tempdir()?;
     let program = directory.path().join(name);
     let status = Command::new("gcc")

@@ -113,7 +113,14 @@ impl Layer {
         }
     }
 
-    fn append(&mut self, path: &str, link: &str, kind: EntryType, mode: u32, data: &[u8]) {
+    pub(super) fn append(
+        &mut self,
+        path: &str,
+        link: &str,
+        kind: EntryType,
+        mode: u32,
+        data: &[u8],
+    ) {
         let mut header = header(kind, mode, data.len());
         set_name(&mut header, path);
         let field = &mut header.as_old_mut().linkname;
@@ -121,7 +128,7 @@ impl Layer {
         self.write(header, data);
     }
 
-    fn write(&mut self, mut header: Header, data: &[u8]) {
+    pub(super) fn write(&mut self, mut header: Header, data: &[u8]) {
         header.set_uid(self.owner.0);
         header.set_gid(self.owner.1);
         header.set_cksum();
@@ -131,7 +138,7 @@ impl Layer {
     }
 }
 
-fn header(kind: EntryType, mode: u32, size: usize) -> Header {
+pub(super) fn header(kind: EntryType, mode: u32, size: usize) -> Header {
     let mut header = Header::new_ustar();
     header.set_entry_type(kind);
     header.set_mode(mode);
@@ -143,7 +150,7 @@ fn header(kind: EntryType, mode: u32, size: usize) -> Header {
 }
 
 /// Not checked, unlike the crate's own setter.
-fn set_name(header: &mut Header, path: &str) {
+pub(super) fn set_name(header: &mut Header, path: &str) {
     assert!(path.len() <= 100, "{path} is too long for a test");
     header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
 }

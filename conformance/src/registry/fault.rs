@@ -18,6 +18,12 @@ pub enum Fault {
     Garbage,
     /// The right length and type, one byte wrong.
     Flipped,
+    /// 307 to this address.
+    Redirect(String),
+    /// 401 with this `WWW-Authenticate`.
+    Challenge(String),
+    /// The right content under this media type.
+    Type(String),
     /// The connection ends after this many bytes of the content.
     CutAfter(usize),
 }

@@ -228,6 +228,13 @@ impl Found {
             }
             Some(Fault::Busy(seconds)) => Self::new(StatusCode::TOO_MANY_REQUESTS, Bytes::new())
                 .with(header::RETRY_AFTER, &seconds.to_string()),
+            Some(Fault::Redirect(to)) => {
+                Self::new(StatusCode::TEMPORARY_REDIRECT, Bytes::new()).with(header::LOCATION, to)
+            }
+            Some(Fault::Challenge(text)) => {
+                Self::new(StatusCode::UNAUTHORIZED, "{}").with(header::WWW_AUTHENTICATE, text)
+            }
+            Some(Fault::Type(media)) => self.with(header::CONTENT_TYPE, media),
             Some(Fault::Garbage) => {
                 self.body = Bytes::from_static(b"<html>this is not what you asked for</html>");
                 self
