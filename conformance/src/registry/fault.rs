@@ -1,10 +1,15 @@
 //! What a registry can do wrong.
 
+/// From how many bytes on a blob is large.
+pub(super) const LARGE: usize = 100_000;
+
 /// Which answers a fault spoils.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     Manifest,
     Blob,
+    /// Blobs of at least 100,000 bytes: layers, and no configuration.
+    LargeBlob,
     Token,
 }
 
@@ -26,6 +31,8 @@ pub enum Fault {
     Type(String),
     /// The connection ends after this many bytes of the content.
     CutAfter(usize),
+    /// After this many bytes nothing more comes, and the connection stays.
+    StallAfter(usize),
 }
 
 /// A fault and how often it still happens.

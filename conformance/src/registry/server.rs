@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio_stream::StreamExt;
 
 use super::auth::Auth;
-use super::fault::{Armed, Fault, Target};
+use super::fault::{Armed, Fault, LARGE, Target};
 use crate::image::Content;
 
 type Reply = Response<BoxBody<Bytes, std::io::Error>>;
@@ -193,6 +193,7 @@ struct Found {
     headers: HeaderMap,
     body: Bytes,
     cut: Option<usize>,
+    stall: Option<usize>,
 }
 
 impl Found {
@@ -202,6 +203,7 @@ impl Found {
             headers: HeaderMap::new(),
             body: body.into(),
             cut: None,
+            stall: None,
         }
     }
 
@@ -252,6 +254,10 @@ impl Found {
                 self.cut = Some(*count);
                 self
             }
+            Some(Fault::StallAfter(count)) => {
+                self.stall = Some(*count);
+                self
+            }
         }
     }
 
@@ -274,10 +280,11 @@ impl Found {
             }
         }
         let length = self.body.len();
-        let body = match (method == Method::HEAD, self.cut) {
-            (true, _) => full(Bytes::new()),
-            (false, Some(cut)) => broken(self.body.slice(..cut.min(length))),
-            (false, None) => full(self.body),
+        let body = match (self.cut, self.stall) {
+            _ if method == Method::HEAD => full(Bytes::new()),
+            (Some(cut), _) => broken(self.body.slice(..cut.min(length))),
+            (None, Some(stall)) => stalled(self.body.slice(..stall.min(length))),
+            (None, None) => full(self.body),
         };
         let mut reply = Response::new(body);
         *reply.status_mut() = self.status;
@@ -317,6 +324,12 @@ fn broken(bytes: Bytes) -> BoxBody<Bytes, std::io::Error> {
     StreamBody::new(parts).boxed()
 }
 
+/// Never ends.
+fn stalled(bytes: Bytes) -> BoxBody<Bytes, std::io::Error> {
+    let parts = tokio_stream::iter([Ok(Frame::data(bytes))]).chain(tokio_stream::pending());
+    StreamBody::new(parts).boxed()
+}
+
 fn look_up(state: &mut State, path: &str, authorization: Option<&str>, host: &str) -> Found {
     if path == "/token" {
         let found = match state.auth.token(authorization) {
@@ -351,7 +364,11 @@ fn look_up(state: &mut State, path: &str, authorization: Option<&str>, host: &st
                 Found::new(StatusCode::OK, data.clone())
                     .with(header::CONTENT_TYPE, "application/octet-stream")
             });
-        return found.spoil(Armed::take(&mut state.faults, Target::Blob).as_ref());
+        let large = (found.body.len() >= LARGE)
+            .then(|| Armed::take(&mut state.faults, Target::LargeBlob))
+            .flatten();
+        let fault = large.or_else(|| Armed::take(&mut state.faults, Target::Blob));
+        return found.spoil(fault.as_ref());
     }
     Found::missing()
 }

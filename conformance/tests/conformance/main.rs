@@ -34,6 +34,7 @@ mod notify;
 mod oom;
 mod ports;
 mod process;
+mod pulls;
 mod recovery;
 mod refusals;
 mod registries;

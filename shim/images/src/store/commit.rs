@@ -1,6 +1,7 @@
 //! Changes of images: made on disk, then in memory, one at a time.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use carpel_failpoint::step;
 use crate::engine::{Error, ImageId};
 use crate::reference::{Digest, ImageQuery};
 
+use super::delete;
 use super::engine::Inner;
 use super::index::{Content, content_of};
 use super::layout::failed;
@@ -186,10 +188,22 @@ impl Inner {
             };
             match self.layout.trash(&path) {
                 Ok(temp) => trash.push(temp),
-                Err(error) => tracing::warn!(%error, "cannot collect"),
+                // A disk may be too full for another name.
+                Err(error) => match delete_in_place(&content, &path) {
+                    Ok(()) => {}
+                    Err(again) => tracing::warn!(%error, %again, "cannot collect"),
+                },
             }
         }
         drop(index);
         drop(trash);
     }
+}
+
+/// A layer is none without its record, whatever else of it is left.
+fn delete_in_place(content: &Content, path: &Path) -> std::io::Result<()> {
+    if matches!(content, Content::Layer(_)) {
+        delete::path(&path.join("record"))?;
+    }
+    delete::path(path)
 }

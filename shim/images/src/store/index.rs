@@ -97,12 +97,26 @@ impl Index {
         }
         let highest = held.record.tags.values().max().copied().unwrap_or(0);
         self.sequence = self.sequence.max(highest);
-        for content in content_of(&held) {
-            if let Some(entry) = self.content.get_mut(&content) {
-                entry.orphan_since = None;
+        self.adopt(&held);
+        self.images.insert(id, held);
+    }
+
+    pub(super) fn insert_lease(&mut self, key: String, image: Held) {
+        self.adopt(&image);
+        let measured = None;
+        self.leases.insert(key, Lease { image, measured });
+    }
+
+    /// Content that an image names goes as soon as none does any more.
+    fn adopt(&mut self, held: &Held) {
+        for content in content_of(held) {
+            let source = self.source(&content);
+            for one in [Some(content), source].into_iter().flatten() {
+                if let Some(entry) = self.content.get_mut(&one) {
+                    entry.orphan_since = None;
+                }
             }
         }
-        self.images.insert(id, held);
     }
 
     pub(super) fn remove(&mut self, id: &Digest) {

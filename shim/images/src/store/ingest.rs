@@ -10,7 +10,7 @@ use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use crate::engine::{Error, LayerState, LayerUsage, Progress};
 use crate::reference::Digest;
-use crate::registry::Session;
+use crate::registry::{LayerStream, Session};
 use crate::unpack::{Unpacked, inherit, unpack};
 
 use super::blob::{Cancel, Feed, Piece, Until};
@@ -18,7 +18,7 @@ use super::engine::{Inner, blocking};
 use super::index::Content;
 use super::layout::{Temp, failed};
 use super::pull::LayerPlan;
-use super::record::{LayerRecord, VERSION};
+use super::record::{LayerOfImage, LayerRecord, VERSION};
 
 /// Pieces of a blob on their way from the connection to the unpacker.
 const QUEUE: usize = 16;
@@ -32,6 +32,13 @@ pub(super) struct Staged {
 
 /// The right to write a blob; whatever works on it has a share until it is done.
 pub(super) type BlobLock = Arc<OwnedMutexGuard<()>>;
+
+/// A layer on its way: what the unpacker reads, and what feeds it.
+struct Begun {
+    path: PathBuf,
+    feed: Feed,
+    rest: (mpsc::Sender<Piece>, LayerStream),
+}
 
 /// How one attempt at a layer failed.
 enum Failed {
@@ -78,35 +85,14 @@ impl Inner {
         lock: &BlobLock,
     ) -> Result<Staged, Failed> {
         let layer = &plan.layer;
-        let cancel = Cancel::default();
-        let partial = {
-            let (inner, layer, lock) = (Arc::clone(self), layer.clone(), Arc::clone(lock));
-            let cancelled = cancel.flag();
-            blocking(move || {
-                let _lock = lock;
-                inner.open_partial(&layer, &cancelled)
-            })
-        };
-        let (path, file, seen) = partial.await.map_err(Failed::Finally)?.into_parts();
-        let stored = seen.bytes();
-        if stored > 0 {
-            tracing::info!(layer = %layer.digest, stored, "going on with a layer");
-        }
-        let opened = session.resume_layer(&layer.descriptor(), seen).await;
-        let mut stream = match opened {
-            Ok(stream) => stream,
-            Err(error) => {
-                self.drop_empty_partial(&layer.digest);
-                return Err(Failed::Finally(error));
-            }
-        };
-        let (pieces, queue) = mpsc::channel(QUEUE);
+        let begun = self.begin(layer, session, lock).await;
+        let Begun { path, feed, rest } = begun.map_err(Failed::Finally)?;
+        let (pieces, mut stream) = rest;
+        // Whether wrong bytes are the image's fault or their giver's matters only
+        // if there is somebody else to ask.
+        let judge = stream.position() > 0 || session.sources() > 1;
         let unpacking = {
             let (inner, plan, lock) = (Arc::clone(self), plan.clone(), Arc::clone(lock));
-            let feed = Feed::new(queue, file, stored);
-            // Whether wrong bytes are the image's fault or their giver's matters only
-            // if there is somebody else to ask.
-            let judge = stored > 0 || session.sources() > 1;
             blocking(move || {
                 let _lock = lock;
                 let staged = inner.unpack_feed(&plan, feed, judge, &path);
@@ -126,10 +112,7 @@ impl Inner {
             drop(pieces.send(Piece::End).await);
             Ok(())
         };
-        let fed: Result<(), Error>;
-        let staged;
-        (fed, staged) = tokio::join!(feeding, unpacking);
-        match (fed, staged) {
+        match tokio::join!(feeding, unpacking) {
             (Ok(()), Ok(staged)) => Ok(staged),
             (Err(error @ Error::Corrupt { .. }), _) => {
                 self.drop_partial(&layer.digest);
@@ -143,6 +126,37 @@ impl Inner {
                 Err(Failed::Finally(error))
             }
         }
+    }
+
+    /// Looks what is here of a layer, and asks for the rest.
+    async fn begin(
+        self: &Arc<Self>,
+        layer: &LayerOfImage,
+        session: &Session,
+        lock: &BlobLock,
+    ) -> Result<Begun, Error> {
+        let cancel = Cancel::default();
+        let partial = {
+            let (inner, layer, lock) = (Arc::clone(self), layer.clone(), Arc::clone(lock));
+            let cancelled = cancel.flag();
+            blocking(move || {
+                let _lock = lock;
+                inner.open_partial(&layer, &cancelled)
+            })
+        };
+        let (path, file, seen) = partial.await?.into_parts();
+        let stored = seen.bytes();
+        if stored > 0 {
+            tracing::info!(layer = %layer.digest, stored, "going on with a layer");
+        }
+        let stream = session.resume_layer(&layer.descriptor(), seen).await;
+        let stream = stream.inspect_err(|_| self.drop_empty_partial(&layer.digest))?;
+        let (pieces, queue) = mpsc::channel(QUEUE);
+        Ok(Begun {
+            path,
+            feed: Feed::new(queue, file, stored),
+            rest: (pieces, stream),
+        })
     }
 
     fn unpack_feed(

@@ -17,7 +17,7 @@ use crate::registry::Registry;
 use super::StoreConfig;
 use super::blob::DOCUMENT_MAX;
 use super::engine::Inner;
-use super::index::{Content, Index, Lease};
+use super::index::{Content, Index};
 use super::layout::{Layout, delete_or_log, failed, read_bounded, read_record, shared_text};
 use super::pinned::Pinned;
 use super::record::{Held, ImageRecord, LayerRecord, RootfsRecord, VERSION};
@@ -121,11 +121,7 @@ impl Inner {
                 .and_then(|record| Held::new(record.image, record.config_json.into()));
             match (check_key(key), read) {
                 (Ok(()), Ok(image)) => {
-                    let lease = Lease {
-                        image,
-                        measured: None,
-                    };
-                    self.index().leases.insert(key.to_owned(), lease);
+                    self.index().insert_lease(key.to_owned(), image);
                 }
                 (Err(error), _) => self.discard(&path, &io::Error::other(error)),
                 (_, Err(why)) => self.discard(&path, &io::Error::other(why)),

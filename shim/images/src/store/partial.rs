@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +18,8 @@ use super::layout::failed;
 use super::record::LayerOfImage;
 
 const BUFFER: usize = 256 << 10;
+/// A thread that nobody listens to any more ends within this time.
+const WRITERS_END: Duration = Duration::from_secs(5);
 
 /// The beginning of a blob. Whoever has it holds the lock of its digest.
 #[derive(Debug)]
@@ -72,6 +75,18 @@ impl Inner {
         let path = self.layout.partial(digest);
         if path.metadata().is_ok_and(|file| file.len() == 0) {
             remove(&path);
+        }
+    }
+
+    /// Gives back the room of blobs that did not fit. Their writers are ending; whoever
+    /// holds a lock for longer is another pull, which goes on.
+    pub(super) async fn abandon(self: Arc<Self>, digests: Vec<Digest>) {
+        for digest in digests {
+            let name = digest.to_string();
+            let lock = tokio::time::timeout(WRITERS_END, self.blobs.lock(&name));
+            if let Ok(_alone) = lock.await {
+                self.drop_partial(&digest);
+            }
         }
     }
 

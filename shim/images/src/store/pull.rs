@@ -1,6 +1,7 @@
 //! A pull: what the name stands for, its layers side by side, then the image.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use carpel_failpoint::step;
 use futures_util::future::try_join_all;
@@ -108,12 +109,20 @@ impl Inner {
         limits.check(&new.reference, new.layers.iter().map(|layer| layer.size))?;
         let pins = Pins::new(self, new.content());
         let layers = self.layers(&new, origin, progress.as_ref());
-        Box::pin(layers).await?;
+        let fetched = Box::pin(layers).await;
+        if matches!(fetched, Err(Error::Exhausted(_))) {
+            let digests = new.layers.iter().map(|layer| layer.digest.clone());
+            tokio::spawn(Arc::clone(self).abandon(digests.collect()));
+        }
         let inner = Arc::clone(self);
         // From here on the image is made even if nobody waits for it any more.
         blocking(move || {
-            let id = inner.commit_image(&new);
+            let id = fetched.and_then(|()| inner.commit_image(&new));
             drop(pins);
+            if matches!(id, Err(Error::Exhausted(_))) {
+                // No room is left for what another try might use.
+                inner.collect_older(Duration::ZERO);
+            }
             inner.collect_garbage();
             id
         })

@@ -14,7 +14,6 @@ use crate::overlay;
 use crate::reference::{Digest, ImageQuery};
 
 use super::engine::{Inner, blocking};
-use super::index::Lease;
 use super::layout::failed;
 use super::measure::measure;
 use super::record::{Held, RootfsRecord, VERSION};
@@ -105,13 +104,7 @@ impl Inner {
             ImageQuery::Id(id) => Error::NotFound(id.to_string()),
             other => Error::NotFound(format!("{other:?}")),
         })?;
-        index.leases.insert(
-            key.to_owned(),
-            Lease {
-                image: image.clone(),
-                measured: None,
-            },
-        );
+        index.insert_lease(key.to_owned(), image.clone());
         Ok(image)
     }
 
