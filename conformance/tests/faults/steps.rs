@@ -241,6 +241,62 @@ async fn a_container_is_removed_or_not_whenever_the_daemon_ends() -> Outcome {
     node.finish().await
 }
 
+/// Memory limit that the kernel keeps for a container.
+fn kernel_limit(node: &Node, id: &str) -> anyhow::Result<String> {
+    let cgroups = node.snapshot()?.cgroups;
+    let names = ["memory.limit_in_bytes", "memory.max"];
+    let files = cgroups
+        .iter()
+        .filter(|dir| dir.ends_with(id))
+        .flat_map(|dir| names.map(|name| format!("{dir}/{name}")));
+    let mut texts = files.filter_map(|file| std::fs::read_to_string(file).ok());
+    let text = texts
+        .next()
+        .context("the container has no limit of memory")?;
+    Ok(text.trim().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_are_changed_or_not_whenever_the_daemon_ends() -> Outcome {
+    const OLD: i64 = 64 << 20;
+    const NEW: i64 = 128 << 20;
+    let node = node().await?;
+    let pod = settled_pod(&node, spec::pod("update")).await?;
+    let new = cri::LinuxContainerResources {
+        memory_limit_in_bytes: NEW,
+        ..Default::default()
+    };
+    at_every_step(
+        &node,
+        4,
+        async || {
+            let mut config = spec::sleeper("c");
+            spec::resources(&mut config).memory_limit_in_bytes = OLD;
+            pod.start(&node, &config).await
+        },
+        async |id| node.cri().update(id, new.clone()).await,
+        async |id| {
+            let told = async || -> anyhow::Result<i64> {
+                let resources = node.cri().container(id).await?.resources;
+                let linux = resources.and_then(|all| all.linux).unwrap_or_default();
+                Ok(linux.memory_limit_in_bytes)
+            };
+            let before = told().await?;
+            ensure!([OLD, NEW].contains(&before), "{before}");
+            ensure!(
+                kernel_limit(&node, id)? == before.to_string(),
+                "told: {before}"
+            );
+            node.cri().update(id, new.clone()).await?;
+            ensure!(told().await? == NEW);
+            ensure!(kernel_limit(&node, id)? == NEW.to_string());
+            Ok(node.cri().remove(id).await?)
+        },
+    )
+    .await?;
+    node.finish().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_is_stopped_whenever_the_daemon_ends() -> Outcome {
     let node = node().await?;

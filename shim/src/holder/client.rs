@@ -67,7 +67,7 @@ pub(crate) struct Connected {
 /// Connects to the holder of the pod whose run directory is `dir`.
 pub(crate) async fn connect(dir: &Path, limit: Duration) -> Result<Connected, HolderError> {
     let greeting = async {
-        let socket = Socket::connect(dir, SOCKET).map_err(lost)?;
+        let socket = Socket::connect(dir, SOCKET).map_err(|error| lost(&error))?;
         let (packet, fds) = receive(&socket).await?;
         let Some(Kind::Hello(hello)) = packet.kind else {
             return Err(HolderError::Internal(
@@ -415,7 +415,7 @@ impl Connection {
 }
 
 async fn receive(socket: &Socket) -> Result<(Packet, Vec<OwnedFd>), HolderError> {
-    let (bytes, fds) = socket.receive().await.map_err(lost)?;
+    let (bytes, fds) = socket.receive().await.map_err(|error| lost(&error))?;
     if bytes.is_empty() {
         return Err(HolderError::Gone);
     }
@@ -426,7 +426,7 @@ async fn receive(socket: &Socket) -> Result<(Packet, Vec<OwnedFd>), HolderError>
 }
 
 /// Nobody is there, or we cannot tell: only the first says that the pod is over.
-fn lost(error: io::Error) -> HolderError {
+fn lost(error: &io::Error) -> HolderError {
     match error.kind() {
         io::ErrorKind::NotFound
         | io::ErrorKind::ConnectionRefused
@@ -450,11 +450,11 @@ mod tests {
 
     #[test]
     fn our_own_want_of_descriptors_is_not_the_end_of_a_holder() {
-        let gone = lost(io::ErrorKind::ConnectionRefused.into());
+        let gone = lost(&io::ErrorKind::ConnectionRefused.into());
         assert!(matches!(gone, HolderError::Gone), "{gone}");
-        let full = lost(io::Error::from_raw_os_error(EMFILE));
+        let full = lost(&io::Error::from_raw_os_error(EMFILE));
         assert!(matches!(full, HolderError::Exhausted(_)), "{full}");
-        let spoilt = lost(io::ErrorKind::InvalidData.into());
+        let spoilt = lost(&io::ErrorKind::InvalidData.into());
         assert!(matches!(spoilt, HolderError::Internal(_)), "{spoilt}");
     }
 }
