@@ -32,6 +32,7 @@ use crate::backends;
 use crate::cdi::Cdi;
 use crate::config::{Config, Driver};
 use crate::cri::{self, ImageEdge, RuntimeEdge};
+use crate::deadline::DeadlineLayer;
 use crate::handlers::Handlers;
 use crate::holder::HolderImage;
 use crate::listen;
@@ -194,6 +195,7 @@ impl App {
         let admin_edge = AdminServer::new(self.admin_edge(&page.node));
         let serve_cri = Server::builder()
             .layer(RpcLayer(Arc::clone(&self.metrics)))
+            .layer(DeadlineLayer)
             .add_service(runtime_edge)
             .add_service(image_edge)
             .serve_with_incoming_shutdown(connections(cri), stop.clone().cancelled_owned());

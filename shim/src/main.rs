@@ -9,6 +9,7 @@ mod cdi;
 mod config;
 mod copy_up;
 mod cri;
+mod deadline;
 mod error;
 mod handlers;
 mod holder;
@@ -26,11 +27,10 @@ mod systemd;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let args = args::Args::parse();
-    match args::run(&args) {
+    match args::run(&args::Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("carpeld: {error:#}");

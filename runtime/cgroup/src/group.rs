@@ -20,10 +20,11 @@ use crate::plan::{self, Setting};
 use crate::stats::{self, Hugepages, Stats};
 
 const SIGKILL: i32 = 9;
-/// Rounds of killing what appeared since the last one.
-const KILL_TRIES: u32 = 200;
+/// Rounds of killing what appeared since the last one: ten seconds, for on a machine
+/// that has too much to do even a killed process waits for its turn to end.
+const KILL_TRIES: u32 = 5000;
 /// A killed process leaves its group when it has ended, which takes a moment.
-const REMOVE_TRIES: u32 = 100;
+const REMOVE_TRIES: u32 = 5000;
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// A group in one hierarchy or several. It need not exist (any more): then it has no
