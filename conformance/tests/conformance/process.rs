@@ -121,7 +121,11 @@ async fn the_working_directory_is_made_if_need_be() -> Outcome {
         let mut config = spec::sleeper(name);
         config.working_dir = path.to_owned();
         let result = node.cri().create(&pod.id, &config, &pod.config).await;
-        assert_refused(result, Code::InvalidArgument, &[path]);
+        // A low-level runtime of others has no codes, only words.
+        let status = result.expect_err("no directory");
+        let codes = [Code::InvalidArgument, Code::Internal];
+        assert!(codes.contains(&status.code()), "{status}");
+        assert!(status.message().contains("/etc/passwd"), "{status}");
     }
     node.finish().await
 }
@@ -189,8 +193,8 @@ async fn devices_are_given_with_the_rights_that_were_asked_for() -> Outcome {
     use nix::sys::stat::{Mode, SFlag, makedev, mknod};
     let node = node().await?;
     let host = node.folder("devices")?;
-    // Not among those that every container has.
-    for (name, minor) in [("tun", 200), ("again", 200)] {
+    // FUSE: not among those that a runtime gives to every container.
+    for (name, minor) in [("fuse", 229), ("again", 229)] {
         let mode = Mode::from_bits_truncate(0o666);
         mknod(&host.join(name), SFlag::S_IFCHR, mode, makedev(10, minor))?;
     }
@@ -207,7 +211,7 @@ async fn devices_are_given_with_the_rights_that_were_asked_for() -> Outcome {
     for (permissions, reads, writes) in
         [("r", true, false), ("w", false, true), ("rwm", true, true)]
     {
-        let config = config(permissions, &host.join("tun"), "/dev/x", permissions);
+        let config = config(permissions, &host.join("fuse"), "/dev/x", permissions);
         let id = pod.start(&node, &config).await?;
         for (script, works) in [(": < /dev/x", reads), (": > /dev/x", writes)] {
             let done = node.cri().exec(&id, &["sh", "-c", script], 30).await?;
@@ -223,10 +227,10 @@ async fn devices_are_given_with_the_rights_that_were_asked_for() -> Outcome {
         .await?;
     let script = "ls /dev/all; : < /dev/all/again";
     let said = node.cri().output(&folder, &["sh", "-c", script]).await?;
-    assert_eq!(said, "again\ntun\n");
+    assert_eq!(said, "again\nfuse\n");
     // One that was not asked for can be made, and not opened.
     let without = pod.start(&node, &spec::sleeper("without")).await?;
-    let script = "mknod /tmp/tun c 10 200 && : < /tmp/tun";
+    let script = "mknod /tmp/fuse c 10 229 && : < /tmp/fuse";
     let denied = node.cri().exec(&without, &["sh", "-c", script], 30).await?;
     let said = String::from_utf8_lossy(&denied.stderr).into_owned();
     assert!(said.contains("Operation not permitted"), "{said}");
