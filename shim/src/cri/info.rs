@@ -9,10 +9,9 @@ use carpel_spec::intent::{ContainerConfig, NamespaceMode, PodConfig, Resources};
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::handlers::NATIVE;
 use crate::pod::{Container, Pod, Runtime};
 
-/// Low-level runtime of pods that name none.
-const DEFAULT_RUNTIME: &str = "native";
 /// Keys whose values are nobody's business.
 const SECRET: [&str; 8] = [
     "auth",
@@ -38,7 +37,7 @@ pub(super) fn node(runtime: &Runtime, config: &Config) -> Info {
         "rootDir": config.paths.root,
         "imageEngine": runtime.images().name(),
         "networkDriver": runtime.network().name(),
-        "defaultRuntimeName": DEFAULT_RUNTIME,
+        "defaultRuntimeName": config.runtime.default_handler,
         "cgroupVersion": runtime.cgroup_version(),
     });
     let file = serde_json::to_value(config).unwrap_or_default();
@@ -141,7 +140,8 @@ pub(super) fn image(image: &Image) -> Info {
 
 fn runtime_type(pod: &Pod) -> String {
     match pod.runtime_handler() {
-        handler if handler.is_empty() => DEFAULT_RUNTIME.into(),
+        // What a record calls the executor of our own.
+        handler if handler.is_empty() => NATIVE.into(),
         handler => handler,
     }
 }
