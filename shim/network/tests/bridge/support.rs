@@ -235,7 +235,14 @@ fn plain(ip: IpAddr) -> IpAddr {
     ip.to_canonical()
 }
 
+/// A neighbour that is looked for only now may be found late on a busy machine.
 pub(crate) fn ask_tcp(address: &str) -> io::Result<String> {
+    for _ in 0..3 {
+        match ask_tcp_for(address, PATIENCE) {
+            Err(error) if error.kind() == io::ErrorKind::HostUnreachable => {}
+            answer => return answer,
+        }
+    }
     ask_tcp_for(address, PATIENCE)
 }
 
