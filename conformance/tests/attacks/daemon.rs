@@ -191,10 +191,7 @@ async fn secrets_stand_in_no_log_even_at_trace() -> Outcome {
         assert_eq!(told, None, "{secret}");
     }
     // Nor does anything of a login lie on the disk.
-    for path in below(node.root())
-        .into_iter()
-        .chain(below(node.run_root()))
-    {
+    for path in below(node.root()).into_iter().chain(below(node.run_root())) {
         if path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
             let content = std::fs::read(&path)?;
             for secret in [

@@ -127,6 +127,7 @@ impl Tree<'_> {
     ) -> Result<()> {
         let plain = plain || PLAIN.iter().any(|path| place == Path::new(path));
         let target = self.mount_point(place, directory, plain)?;
+        guard_target(place, &target)?;
         mount::attach(made, target).with(|| format!("attach the mount on {}", place.display()))
     }
 
@@ -202,6 +203,16 @@ fn guard_proc(place: &Path, kind: &str, passed: Option<BorrowedFd<'_>>) -> Resul
         "mount on {}: only a procfs may be there",
         place.display()
     )))
+}
+
+/// The same for what a link of the image leads to.
+fn guard_target(place: &Path, target: &OwnedFd) -> Result<()> {
+    let on_proc = mount::is_procfs(target).with(|| format!("look at {}", place.display()))?;
+    if on_proc && !place.starts_with("/proc") {
+        let what = format!("mount on {}: leads into a procfs", place.display());
+        return Err(Error::Invalid(what));
+    }
+    Ok(())
 }
 
 fn describe(verb: &str, what: &str, place: &Path) -> String {

@@ -230,6 +230,14 @@ fn covered_proc() {
         );
         assert!(matches!(error, Error::Invalid(_)), "{place}: {error:?}");
     }
+    // By way of a link of the image as well.
+    symlink("/proc", image("way")).unwrap();
+    for place in ["/way", "/way/self/attr", "/way/sys/kernel"] {
+        let mut config = config(&["true"]);
+        config["mounts"].as_array_mut().unwrap().push(volume(place));
+        let error = refusal(config, Extra::default());
+        assert!(matches!(error, Error::Invalid(_)), "{place}: {error:?}");
+    }
     // A view of the host's own is fine, and so is a file that only informs.
     let mut config = config(&["sh", "-c", "cat /proc/uptime; ls /proc/1"]);
     fs::write("/tmp/uptime", "1.0 1.0\n").unwrap();
