@@ -153,6 +153,9 @@ async fn the_runtime_tells_of_itself_and_takes_its_range() -> Outcome {
             .is_some_and(|all| all.len() >= 2),
         "{info}"
     );
+    crictl(&node, &["rmp", "-f", pod.trim()])?;
+    // The rules of all pods have the new range.
+    node.rebase()?;
     node.finish().await
 }
 
