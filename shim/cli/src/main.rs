@@ -33,8 +33,7 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .map_err(|error| error::CliError::io("start", error));
-    let done = runtime.and_then(|runtime| runtime.block_on(Box::pin(commands::run(args))));
-    match done {
+    match runtime.and_then(|runtime| runtime.block_on(Box::pin(commands::run(args)))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => out::fail(&error),
     }
