@@ -197,12 +197,15 @@ async fn a_first_limit_of_a_kind_holds_for_all_that_runs() -> Outcome {
             "{groups}"
         );
     }
-    // A command that comes later is in it too.
+    // A command that comes later is in it too; runc puts it only into the hierarchies
+    // that it knew when it created the container.
     let said = node
         .cri()
         .output(&id, &["grep", "Cpus_allowed_list", "/proc/self/status"])
         .await?;
-    assert_eq!(said, "Cpus_allowed_list:\t0\n");
+    let limited = said == "Cpus_allowed_list:\t0\n";
+    let native = matches!(node.handler(), "" | "native");
+    assert_eq!(limited, native || limits.is_v2(), "{said}");
     node.finish().await
 }
 
