@@ -50,6 +50,7 @@ enum Command {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    carpel_sys::allocator::return_large_blocks();
     let command = match &args.command {
         _ if args.check_config => &Command::CheckConfig,
         Some(command) => command,

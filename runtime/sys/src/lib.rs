@@ -4,6 +4,7 @@
 //! returns owned or borrowed descriptors, sets `O_CLOEXEC`, and says why its
 //! `unsafe` is sound.
 
+pub mod allocator;
 pub mod bpf;
 pub mod capability;
 pub mod children;
