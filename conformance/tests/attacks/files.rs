@@ -28,7 +28,7 @@ fn trapped(way: &str) -> Layer {
         0o777,
         &[],
     )
-    .entry(b'2', "work", way, 0o777, &[])
+    .entry(b'2', "trap", way, 0o777, &[])
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,12 +44,12 @@ async fn cve_2024_45310_nothing_is_made_on_the_host() -> Outcome {
             busybox()?.layer(trapped(way)),
         )
         .await?;
-        for place in ["/work/new/file", "/work/sub/deeper", "/run/x", "/etc/mtab"] {
+        for place in ["/trap/new/file", "/trap/sub/deeper", "/run/x", "/etc/mtab"] {
             let name = format!("c{number}{}", place.replace('/', "-"));
             let mut config = spec::sleeper(&name);
             config.image = Some(spec::image(&image));
             config.mounts = vec![bind(&data, place)];
-            config.working_dir = "/work/cwd".to_owned();
+            config.working_dir = "/trap/cwd".to_owned();
             pod.start(&node, &config).await.ok();
             target.unharmed()?;
         }
